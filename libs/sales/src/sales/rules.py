@@ -1,0 +1,27 @@
+"""What an order must keep beyond its shape: limits, the pipeline's own rules. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+MAX_MESSAGE_BYTES = 1_000_000
+"""1 MB, the size a Kafka broker and a Kinesis stream both take by default."""
+
+MAX_AMOUNT = 10**12
+"""Minor units (or pieces) that one number, and one order's sum, may reach: 9,000 such orders still add up below 2**53,
+where Redis's double scores stop being exact."""
+
+FUTURE_ALLOWANCE_MS = 5 * 60 * 1000
+"""How far an event time may run ahead of broker time: shop clocks drift, but one order must not move windows."""
+
+EARLIEST_EVENT_TIME_MS = 946_684_800_000
+"""2000-01-01T00:00:00Z: an earlier event time is a broken clock (an unset one says 1970)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a pipeline accepts beyond the event's own shape."""
+
+    currency: str
+    countries: Collection[str]

@@ -1,0 +1,139 @@
+"""Settings from the environment, and nothing else (12-factor): one class for each thing that is configured.
+
+Names are the fields' names in capitals: ``KAFKA_BOOTSTRAP_SERVERS``, ``WINDOWS``. ``load`` prints one line for each
+field that is missing or wrong and ends the process with exit code 2; it is for ``__main__`` modules alone.
+"""
+
+import sys
+import types
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sales.countries import region_table
+from sales.rules import Rules
+from sales.windows import Window, parse_windows
+
+EXIT_SETTINGS = 2
+"""Exit code for a missing or wrong setting (sysexits has none as common; argparse and click use 2 as well)."""
+
+
+class Settings(BaseSettings):
+    """Base of all: reads the environment, keeps nothing it doesn't know, can't be changed."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+
+class StreamSettings(Settings):
+    """Which wire the streams are on, and what they are called."""
+
+    stream: Literal["kafka", "kinesis"]
+    orders_stream: str = "orders"
+    rollups_stream: str = "sales-rollups"
+    dead_letters_stream: str = "orders-dead-letters"
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 4
+    """partitions or shards that ``tillstream setup`` creates for each stream"""
+    retention_hours: Annotated[int, Field(ge=24, le=8760)] = 72
+    """how long a stream keeps records; more than the longest window, so that the windows can be rebuilt from it"""
+    replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
+    connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    """how long a service tries to reach a broker, Redis or AWS at its start before it gives up"""
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_client: Literal["confluent", "kafka-python"] = "confluent"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_ssl_ca_file: str = ""
+    """path of a PEM file; empty: the system's authorities"""
+
+
+class AwsSettings(Settings):
+    """Where S3, DynamoDB and Kinesis are. Credentials come the way boto3 finds them, never through a setting here."""
+
+    aws_region: str = "us-east-1"
+    aws_endpoint_url: str | None = None
+    """an address that serves the AWS protocol (moto, a local store); unset: AWS itself"""
+
+
+class StoreSettings(AwsSettings):
+    """The S3 bucket and the DynamoDB tables."""
+
+    s3_bucket: str
+    s3_prefix: str = ""
+    """put before every key, with its own slash: ``team-a/``"""
+    sales_table: str = "SalesData"
+    trends_table: str = "SalesTrends"
+    dynamodb_billing: Literal["provisioned", "on-demand"] = "provisioned"
+
+
+class RuleSettings(Settings):
+    """What counts as an order of this shop, and how it is cut up."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    region_overrides: dict[str, str] = {}
+    """JSON object, country code to region: {"XK": "Europe"}"""
+
+    def rules(self) -> Rules:
+        """What the decoder accepts."""
+        return Rules(currency=self.currency, countries=region_table(self.region_overrides).keys())
+
+
+class BoardSettings(Settings):
+    """The live numbers in Redis."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """with user, password and TLS where needed: rediss://user:password@host:6380/0"""
+    redis_prefix: str = "sales:"
+    """``{sales}:`` keeps all keys in one slot of a Redis Cluster"""
+    windows: Annotated[tuple[Window, ...], NoDecode] = parse_windows("1m 5m 15m 1h 24h")
+    top_k: Annotated[int, Field(ge=1, le=100_000)] = 100
+    live_ttl_seconds: Annotated[int, Field(ge=30, le=7 * 86400)] = 3600
+    """how long live keys outlive the processor that wrote them"""
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        return parse_windows(value) if isinstance(value, str) else value
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(*kinds: type[S]) -> tuple[S, ...]:
+    """Each settings class from the environment; on faults one line a field on stderr, and exit code 2."""
+    loaded: list[S] = []
+    faults: list[str] = []
+    for kind in kinds:
+        try:
+            loaded.append(kind())
+        except ValidationError as error:
+            faults.extend(line for line in describe(kind, error) if line not in faults)
+    if faults:
+        sys.stderr.write("\n".join(faults) + "\n")
+        raise SystemExit(EXIT_SETTINGS)
+    return tuple(loaded)
+
+
+def describe(kind: type[Settings], error: ValidationError) -> list[str]:
+    """One line for each faulty setting: its name in the environment, what is wrong, what is allowed."""
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        field = kind.model_fields.get(name)
+        allowed = _allowed(field.annotation) if field is not None else ""
+        problem = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{name.upper()}: {problem}" + (f"; allowed: {allowed}" if allowed else ""))
+    return lines
+
+
+def _allowed(annotation: Any) -> str:
+    """The values a field takes, in words, where they can be listed or named."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return ", ".join(str(value) for value in get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return ", ".join(_allowed(part) for part in get_args(annotation) if part is not type(None))
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(annotation, "")

@@ -1,0 +1,208 @@
+"""The port for streams: what Tillstream asks of Kafka and of Kinesis. Nothing outside this folder knows which it is.
+
+Words: a *stream* has *partitions*; a record's *position* is its place in its partition. Positions are opaque ordered
+integers: compare them, never add to them or expect the next one (logs have gaps). Outside the process they are
+written with a fixed number of digits, so that text sorts as numbers do.
+
+Every call that touches the network may block for at most its timeout, and raises `StreamError` when the far side
+stays away; what was written but not acknowledged is then unknown, and writing it again must be harmless.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class StreamError(Exception):
+    """The far side can't be reached, refused, or lost something; the message says what, where and what to do."""
+
+
+class PositionLostError(StreamError):
+    """The stream no longer reaches back to the position asked for (retention, or another incarnation)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Consecutive records of one partition as columns of equal length, in position order."""
+
+    partition: str
+    keys: list[bytes | None]
+    values: list[bytes]
+    positions: list[int]
+    broker_times: list[int]
+    """ms since 1970, the log's own time"""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Reader(Protocol):
+    """Reads some partitions of a stream, each after a position that the caller knows. One thread at a time."""
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """The next records, at most ``max_records`` in all, at most one chunk a partition; empty when none came in
+        ``timeout`` seconds (0: don't wait). Faults that mend themselves are retried inside, without blocking longer.
+
+        Raises:
+            PositionLostError: the position is no longer there.
+            StreamError: a fault that will not mend itself.
+        """
+        ...
+
+    def lag(self) -> dict[str, int]:
+        """Records not yet read, per partition, as last heard (no call to the far side). A partition where that is not
+        known is left out; on Kinesis, which doesn't count, only 0 at the tip is known."""
+        ...
+
+    def close(self) -> None:
+        """Gives back connections and threads; may block for a few seconds. Twice is once."""
+        ...
+
+
+class Member(Reader, Protocol):
+    """A reader that shares a stream's partitions with the other members of its group, and remembers how far it came.
+
+    Callbacks run inside ``poll`` and ``close``, on the caller's thread.
+    """
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Everything up to these positions (inclusive) is done, durably. Blocks until acknowledged.
+
+        Raises:
+            StreamError: not acknowledged, or the partition belongs to another member by now.
+        """
+        ...
+
+    def pause(self, partition: str) -> None:
+        """``poll`` returns no more of this partition until ``resume``; the group still hears of us."""
+        ...
+
+    def resume(self, partition: str) -> None:
+        """The end of a ``pause``."""
+        ...
+
+    def seek(self, partition: str, after: int | None) -> None:
+        """The next record of this partition is the first after ``after`` (None: the oldest there is)."""
+        ...
+
+
+class Writer(Protocol):
+    """Appends to a stream. At least once; one key's records keep their order. One thread at a time."""
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Queues records; blocks while the bounded queue is full.
+
+        Raises:
+            StreamError: an earlier record was refused for good, or the queue did not drain in time.
+        """
+        ...
+
+    def flush(self, timeout: float) -> None:
+        """Blocks until everything written so far is acknowledged.
+
+        Raises:
+            StreamError: something was refused, or is not acknowledged after ``timeout`` seconds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Flushes (bounded) and gives everything back. Twice is once."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Stream(Protocol):
+    """One incarnation of one named stream."""
+
+    @property
+    def id(self) -> str:
+        """Name and incarnation, ``orders-1f2e3d4c``: a stream that was deleted and made again has another id."""
+        ...
+
+    @property
+    def position_digits(self) -> int:
+        """How many digits a position is written with: 20 on Kafka, 56 on Kinesis."""
+        ...
+
+    def partitions(self) -> list[str]:
+        """Names of the partitions there are now, in their natural order; asks the far side."""
+        ...
+
+    def ends(self) -> dict[str, int | None]:
+        """Position of the last record of each partition at some moment during the call; None: empty. For people and
+        checks (it may read records to find out)."""
+        ...
+
+    def reader(self, after: Mapping[str, int | None]) -> Reader:
+        """Reads exactly these partitions, each from the first record after the given position; None means from the
+        oldest record there is."""
+        ...
+
+    def member(
+        self,
+        group: str,
+        checkpoints: "Checkpoints",
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> Member:
+        """Joins ``group``. ``on_assigned`` gets each new partition with the last committed position (None: none);
+        ``on_revoked`` the partitions that go to somebody else or end, while commits still count where they can.
+
+        Args:
+            group: the name that members share; each group reads everything once.
+            checkpoints: where positions are kept if the wire itself keeps none (Kinesis).
+            on_assigned: may call ``seek``.
+            on_revoked: must finish or drop what is open for these partitions.
+        """
+        ...
+
+    def writer(self) -> Writer:
+        """A new writer, idempotent and acknowledged by all replicas where the wire can."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Keeps, per group, stream and partition, the last position done, for a wire that does not do it itself."""
+
+    def load(self, group: str, stream: str, partition: str) -> int | None:
+        """The last saved position, or None; one round trip."""
+        ...
+
+    def save(self, group: str, stream: str, partition: str, position: int) -> None:
+        """Durably, before it returns; an older value may be overwritten by a newer one only."""
+        ...
+
+
+class Wire(Protocol):
+    """One Kafka cluster or one Kinesis account and region."""
+
+    def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
+        """Creates the stream if it is not there and waits until it can be used; True if it was created now."""
+        ...
+
+    def open(self, name: str) -> Stream:
+        """The stream's present incarnation.
+
+        Raises:
+            StreamError: there is none of that name; the message says how to create it.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Removes the stream and its records, and waits until it is gone. For tests and rebuilds."""
+        ...
+
+    def close(self) -> None:
+        """Gives back connections."""
+        ...
+
+
+def format_position(position: int, digits: int) -> str:
+    """The fixed-width text of a position: sorts as the number does."""
+    return f"{position:0{digits}d}"
