@@ -46,29 +46,36 @@ class Window:
         return end - self.length_ms, end
 
 
-def parse_window(name: str) -> Window:
-    """``"5m"`` to a window. Its pane is the coarsest of the ladder that gives at least 60 panes and no remainder.
-
-    Raises:
-        ValueError: the name is not a whole number of s, m, h or d; the message says what is allowed.
-    """
-    match = _NAME.match(name)
-    if match is None:
-        raise ValueError(f"window {name!r}: expected a whole number and s, m, h or d, for example 1m, 15m, 24h")
-    length = int(match[1]) * _UNIT_MS[match[2]]
-    fitting = [pane for pane in PANE_LADDER_MS if pane * PANES_PER_WINDOW <= length and length % pane == 0]
-    return Window(length_ms=length, pane_ms=fitting[-1] if fitting else SECOND_MS, name=name)
-
-
 def parse_windows(names: str) -> tuple[Window, ...]:
     """``"1m 5m 1h"`` (spaces or commas) to windows, shortest first.
 
+    A window's pane is the coarsest of the ladder that
+
+    - gives it at least 60 panes, and divides it without a remainder;
+    - is not coarser than the next longer window's, and not longer than what this window has beyond the next shorter
+      one: so what leaves one window always folds whole into a pane of the next.
+
     Raises:
-        ValueError: none given, a malformed one, or the same length twice.
+        ValueError: none given, a malformed one, or the same length twice; the message says what is allowed.
     """
-    windows = tuple(sorted(parse_window(name) for name in names.replace(",", " ").split()))
-    if not windows:
-        raise ValueError("windows: at least one is needed, for example 1m 5m 15m 1h 24h")
-    if len({window.length_ms for window in windows}) < len(windows):
-        raise ValueError(f"windows: the same length twice in {names!r}")
-    return windows
+    lengths = {_length(name): name for name in names.replace(",", " ").split()}
+    if not lengths:
+        raise ValueError("at least one window is needed, for example 1m 5m 15m 1h 24h")
+    if len(lengths) < len(names.replace(",", " ").split()):
+        raise ValueError(f"the same window twice in {names!r}")
+    windows: list[Window] = []
+    ordered = sorted(lengths)
+    coarsest = PANE_LADDER_MS[-1]
+    for length, shorter in zip(reversed(ordered), [*reversed(ordered[:-1]), 0], strict=True):
+        limit = min(coarsest, length // PANES_PER_WINDOW, length - shorter)
+        fitting = [pane for pane in PANE_LADDER_MS if pane <= limit and length % pane == 0]
+        coarsest = fitting[-1] if fitting else PANE_LADDER_MS[0]
+        windows.append(Window(length_ms=length, pane_ms=coarsest, name=lengths[length]))
+    return tuple(reversed(windows))
+
+
+def _length(name: str) -> int:
+    match = _NAME.match(name)
+    if match is None:
+        raise ValueError(f"{name!r} is no window: a whole number and s, m, h or d, for example 1m, 15m, 24h")
+    return int(match[1]) * _UNIT_MS[match[2]]
