@@ -1,0 +1,185 @@
+"""Totals of each minute, for the trend on the board and for the rollups that go to the sink. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from processor.panes import COUNTRY_COLUMNS, Cells
+from sales.rollups import ALL, Rollup
+from sales.times import format_time
+from sales.windows import MINUTE_MS
+
+CLOSE_AFTER_MS = 30_000
+"""A minute is closed when ``as_of`` is this far past its end: nearly all orders are in by then, and rollups go out
+once instead of many times."""
+
+CORRECTIONS_AFTER_MS = 10_000
+"""How long corrections of closed minutes are gathered before they are sent again."""
+
+_EVENTS, _UNITS, _ORDERS, _RETURNS, _SALES, _REFUNDED = range(len(COUNTRY_COLUMNS))
+
+Sums = list[int]
+"""COUNTRY_COLUMNS of one scope"""
+
+
+class Minutes:
+    """Sums by minute and scope, over the length of the longest window.
+
+    A scope is a country (``GB``) or a country and category (``GB/Home``). Minutes are ms since 1970.
+    """
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[str, Sums]] = {}
+        self._sent: dict[int, int] = {}
+        """minute to the number of events it had when it was last sent"""
+        self._oldest = 0
+        self._as_of = 0
+        self._touched: set[int] = set()
+        """minutes whose trend has changed since `take_trend`"""
+        self._gone: set[int] = set()
+        self._unsent: set[int] = set()
+        """minutes whose rollup, once closed, has to be sent"""
+        self._stale: dict[int, set[str]] = {}
+        self._leaving: list[Rollup] = []
+        """records of minutes that were dropped before a tick could send them (history replayed at full speed)"""
+        self._sent_at = 0
+        self.late = 0
+        """events that came after their minute was closed"""
+
+    def advance(self, as_of: int, oldest: int) -> None:
+        """Moves to ``as_of``; minutes before ``oldest``, the start of the longest window, are dropped."""
+        if as_of - as_of % MINUTE_MS > self._as_of:
+            self._touched.update(minute for minute in self._minutes if self._as_of <= minute <= as_of)
+        self._as_of = as_of
+        if oldest > self._oldest:
+            for minute in [minute for minute in self._minutes if minute < oldest]:
+                if minute in self._unsent and self._sent.get(minute) != self._events(minute):
+                    self._leaving.extend(_rollups(minute, self._minutes[minute]))
+                del self._minutes[minute]
+                self._gone.add(minute)
+                self._touched.discard(minute)
+                self._unsent.discard(minute)
+                self._sent.pop(minute, None)
+            self._oldest = oldest
+
+    def add(self, cells: Cells) -> None:
+        """Adds sums. An event for a minute that is gone makes that minute stale."""
+        for minute, code, row in zip(cells.panes.tolist(), cells.codes.tolist(), cells.sums.tolist(), strict=True):
+            scope = cells.names[code]
+            if "/" not in scope and self._is_closed(minute):
+                self.late += row[_EVENTS]
+            if minute < self._oldest:
+                self._stale.setdefault(minute, set()).add(scope)
+                continue
+            sums = self._minutes.setdefault(minute, {}).get(scope)
+            if sums is None:
+                self._minutes[minute][scope] = row
+            else:
+                for column, value in enumerate(row):
+                    sums[column] += value
+            self._touched.add(minute)
+            self._unsent.add(minute)
+
+    def mark_sent(self, sent: Mapping[int, int]) -> None:
+        """Takes over what an earlier run of this process had sent: minute to its number of events then."""
+        self._sent.update(sent)
+
+    def sent(self) -> dict[int, int]:
+        """What `mark_sent` needs."""
+        return dict(self._sent)
+
+    def take_trend(self) -> tuple[dict[int, dict[str, Sums]], set[int]]:
+        """Minutes up to ``as_of`` that changed since the last call, each with its sums by country; and those gone."""
+        ready = {minute for minute in self._touched if minute <= self._as_of}
+        self._touched -= ready
+        changed = {
+            minute: {scope: sums for scope, sums in self._minutes[minute].items() if "/" not in scope}
+            for minute in sorted(ready)
+        }
+        gone, self._gone = self._gone, set()
+        return changed, gone
+
+    def take_rollups(self, now_ms: int) -> list[Rollup]:
+        """Records of the minutes that closed since the last call, and, every 10 s, of those corrected since.
+
+        Args:
+            now_ms: any clock that runs.
+        """
+        corrections_due = now_ms - self._sent_at >= CORRECTIONS_AFTER_MS
+        ready = [
+            minute
+            for minute in sorted(self._unsent)
+            if self._is_closed(minute) and (minute not in self._sent or corrections_due)
+        ]
+        rollups, self._leaving = self._leaving, []
+        for minute in ready:
+            self._unsent.discard(minute)
+            events = self._events(minute)
+            if self._sent.get(minute) != events:
+                self._sent[minute] = events
+                rollups.extend(_rollups(minute, self._minutes[minute]))
+        if corrections_due:
+            self._sent_at = now_ms
+            for minute, scopes in sorted(self._stale.items()):
+                rollups.extend(_stale(minute, scopes))
+            self._stale = {}
+        return rollups
+
+    def dump(self) -> Cells:
+        """All minutes as cells; a fresh table that adds them is equal to this (`mark_sent` and ``late`` apart)."""
+        names: dict[str, int] = {}
+        rows = [
+            (minute, names.setdefault(scope, len(names)), sums)
+            for minute, scopes in self._minutes.items()
+            for scope, sums in scopes.items()
+        ]
+        return Cells(
+            names=list(names),
+            panes=np.array([minute for minute, _, _ in rows], dtype=np.int64),
+            codes=np.array([code for _, code, _ in rows], dtype=np.int64),
+            sums=np.array([sums for _, _, sums in rows], dtype=np.int64).reshape(-1, len(COUNTRY_COLUMNS)),
+        )
+
+    def _is_closed(self, minute: int) -> bool:
+        return minute + MINUTE_MS + CLOSE_AFTER_MS <= self._as_of
+
+    def _events(self, minute: int) -> int:
+        return sum(sums[_EVENTS] for scope, sums in self._minutes[minute].items() if "/" not in scope)
+
+
+def _rollups(minute: int, scopes: Mapping[str, Sums]) -> Iterator[Rollup]:
+    whole = [sum(column) for column in zip(*(sums for scope, sums in scopes.items() if "/" not in scope), strict=True)]
+    yield _record(minute, ALL, whole)
+    for scope, sums in scopes.items():
+        if "/" in scope:
+            yield _record(minute, scope, sums)
+
+
+def _record(minute: int, scope: str, sums: Sums) -> Rollup:
+    country, slash, category = scope.partition("/")
+    return Rollup(
+        minute=format_time(minute),
+        scope=scope,
+        country=country if slash else None,
+        category=category if slash else None,
+        version=sums[_EVENTS],
+        orders=sums[_ORDERS],
+        returns=sums[_RETURNS],
+        units=sums[_UNITS],
+        sales_minor=sums[_SALES],
+        refunded_minor=sums[_REFUNDED],
+        revenue_minor=sums[_SALES] - sums[_REFUNDED],
+    )
+
+
+def _stale(minute: int, scopes: set[str]) -> Iterator[Rollup]:
+    for scope in (ALL, *sorted(scope for scope in scopes if "/" in scope)):
+        country, slash, category = scope.partition("/")
+        yield Rollup(
+            minute=format_time(minute),
+            scope=scope,
+            country=country if slash else None,
+            category=category if slash else None,
+            version=0,
+            stale=True,
+        )

@@ -1,0 +1,29 @@
+"""What the processor is configured by, beside the stream, the board and the shop's rules."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sales.settings import Settings
+
+
+class ProcessorSettings(Settings):
+    """The processor's own settings."""
+
+    recovery_dir: Path
+    """a directory of its own, on a disk that outlives the process; only one processor may use it"""
+    clock: Literal["wall", "event"] = "wall"
+    """what ``as_of`` follows: the clock on the wall, or the largest event time accepted (replays of history)"""
+    tick_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
+    """how often the numbers are published"""
+    snapshot_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
+    """how often the state is made durable: what a crash makes us read again"""
+    slots: Annotated[int, Field(ge=1, le=64)] = 4
+    """how many readers share the partitions; fixed for the life of a recovery directory"""
+    poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4000
+    """messages decoded in one piece: their objects should fit the processor's cache"""
+    dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """stop when more than this share of the last 10,000 messages could not be accepted"""
+    away_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
+    """how long work waits for a Redis or a stream that went away before the processor ends with an error"""
