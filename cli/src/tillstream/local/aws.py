@@ -1,0 +1,107 @@
+"""The AWS protocol (Kinesis, S3, DynamoDB) from one process: moto's server.
+
+Run as a module it is that process. Two things of moto's Kinesis are mended there, both found in 5.2.5: records are
+put and read by threads at once without a lock, and each put and each read walks over every record of the shard.
+"""
+
+import logging
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+from tillstream.local.nursery import Nursery
+from tillstream.local.server import LOOPBACK, Server, ServerError, inherited
+from tillstream.local.server import start as start_server
+
+START_SECONDS = 60.0
+"""moto imports for seconds; a slow disk makes it many."""
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+"""moto accepts any; boto3 insists on some."""
+
+
+def start(nursery: Nursery) -> Server:
+    """An empty server on a free loopback port that keeps nothing on disk; its address is an ``http://`` URL.
+
+    Raises:
+        ServerError: moto is not installed, or does not start.
+    """
+    try:
+        from moto import __version__  # noqa: PLC0415 (an extra: tillstream[local])
+    except ImportError as error:
+        raise ServerError("moto is not installed: pip install 'tillstream[local]'") from error
+    return start_server(
+        nursery,
+        f"moto {__version__}",
+        command=lambda ports, _: [sys.executable, "-m", "tillstream.local.aws", str(ports[0])],
+        address=lambda port: f"http://{LOOPBACK}:{port}",
+        answers=_answers,
+        seconds=START_SECONDS,
+        env=inherited(**CREDENTIALS),
+    )
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/moto-api/", timeout=2) as answer:  # noqa: S310 (our own loopback address)
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _mend_kinesis() -> None:
+    from moto.kinesis.models import Shard  # noqa: PLC0415 (only in the server's own process)
+
+    lock = threading.Lock()
+    put_unlocked = Shard.put_record
+
+    def put_record(shard: Any, partition_key: str, data: str, explicit_hash_key: str) -> str:
+        with lock:
+            return str(put_unlocked(shard, partition_key, data, explicit_hash_key))
+
+    def get_records(shard: Any, last_sequence_id: str, limit: int | None) -> tuple[list[Any], int, int]:
+        # moto numbers a shard's records 1, 2, 3, ... and never drops one.
+        with lock:
+            last, newest = int(last_sequence_id), shard.get_max_sequence_number()
+            end = newest if limit is None else min(newest, last + limit)
+            found = [shard.records[number] for number in range(last + 1, end + 1)]
+            if not found:
+                return [], last, 0
+            behind = shard.records[newest].created_at - found[-1].created_at
+            return found, end, int(behind * 1000)
+
+    mended = {
+        "put_record": put_record,
+        "get_records": get_records,
+        "get_min_sequence_number": lambda shard: next(iter(shard.records), 0),
+        "get_max_sequence_number": lambda shard: next(reversed(shard.records), 0),
+    }
+    for name, method in mended.items():
+        setattr(Shard, name, method)
+
+
+def main() -> None:
+    """Serves on the given port until it is killed."""
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 (as above)
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server  # noqa: PLC0415 (as above)
+
+    _mend_kinesis()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request would fill the disk
+    server = make_server(
+        LOOPBACK,
+        int(sys.argv[1]),
+        DomainDispatcherApplication(create_backend_app),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Child processes and temporary folders that never outlive this process."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tillstream.local import warden
+
+KILL_SECONDS = 10.0
+"""How long a killed process may take to be gone; only one stuck in the kernel takes longer."""
+
+
+class Child:
+    """One child process, leader of a session of its own: a Ctrl-C at the terminal reaches its parent alone, which then
+    stops its children in order. Standard output and error go to the log file."""
+
+    def __init__(self, nursery: "Nursery", name: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.pid = process.pid
+        self._nursery = nursery
+        self._process = process
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it. Doesn't block."""
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, or None when it still runs after that time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def last_lines(self, count: int = 20) -> list[str]:
+        """The end of its log."""
+        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - count * 400))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+        return []
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to it alone; nothing happens if it has ended."""
+        self._process.send_signal(number)
+
+    def stop(self, grace_seconds: float = 10.0) -> int:
+        """SIGTERM, up to that time to end in order, then SIGKILL to its whole group. Returns its exit code; twice is
+        once."""
+        self.signal(signal.SIGTERM)
+        code = self.wait(grace_seconds)
+        self._kill_group()
+        if code is None:
+            code = self._process.wait(KILL_SECONDS)
+        self._nursery.forget(self)
+        return code
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+class Nursery:
+    """Holds children and folders, and ends them with itself: ``close`` stops what still runs, youngest first. A warden
+    (a process of its own) does the same, without grace, if this process dies before. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+        self._folders: list[Path] = []
+        self._warden = subprocess.Popen(  # noqa: S603 (our own interpreter and file)
+            [sys.executable, "-I", "-S", warden.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def folder(self, name: str) -> Path:
+        """A new temporary folder that goes with the nursery."""
+        path = Path(tempfile.mkdtemp(prefix=f"tillstream-{name}-"))
+        self._folders.append(path)
+        self._tell(folder=str(path))
+        return path
+
+    def spawn(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Child:
+        """Starts a child; its output is appended to ``log``. ``env`` is its whole environment (None: ours)."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 (commands come from this package, never from input)
+                list(command),
+                env=None if env is None else dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._tell(watch=process.pid)
+        child = Child(self, name, process, log)
+        self._children.append(child)
+        return child
+
+    def forget(self, child: Child) -> None:
+        """It has ended and was waited for: nobody is to signal its id any more. Called by `Child.stop`."""
+        if child in self._children:
+            self._children.remove(child)
+            self._tell(forget=child.pid)
+
+    def close(self) -> None:
+        """Stops every child, youngest first, and removes the folders. Twice is once."""
+        for child in reversed(self._children.copy()):
+            child.stop()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._warden.stdin is not None and not self._warden.stdin.closed:
+            self._warden.stdin.close()
+            self._warden.wait(KILL_SECONDS)
+
+    def _tell(self, **message: Any) -> None:
+        if self._warden.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # a warden that was killed: close() still stops everything
+                self._warden.stdin.write(json.dumps(message).encode() + b"\n")
+                self._warden.stdin.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,50 @@
+"""The fixtures' servers are real: each keeps what it is given."""
+
+from collections.abc import Callable
+
+import boto3
+import pytest
+import redis
+from botocore.exceptions import ClientError
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from sales.settings import AwsSettings
+
+
+def test_redis_keeps_a_value_and_evicts_nothing(redis_client: "redis.Redis") -> None:
+    redis_client.set("a", "1")
+    assert redis_client.get("a") == b"1"
+    assert redis_client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_s3_refuses_a_second_writer_of_one_key(aws_settings: AwsSettings, s3_bucket: str) -> None:
+    client = boto3.client("s3", region_name=aws_settings.aws_region, endpoint_url=aws_settings.aws_endpoint_url)
+    client.put_object(Bucket=s3_bucket, Key="a", Body=b"1", IfNoneMatch="*")
+    with pytest.raises(ClientError) as refused:
+        client.put_object(Bucket=s3_bucket, Key="a", Body=b"2", IfNoneMatch="*")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+
+
+def test_kinesis_hands_out_records_in_order(aws_settings: AwsSettings, new_name: Callable[[str], str]) -> None:
+    client = boto3.client("kinesis", region_name=aws_settings.aws_region, endpoint_url=aws_settings.aws_endpoint_url)
+    stream = new_name("orders")
+    client.create_stream(StreamName=stream, ShardCount=1)
+    client.put_records(
+        StreamName=stream, Records=[{"PartitionKey": "k", "Data": str(number).encode()} for number in range(250)]
+    )
+    shard = client.list_shards(StreamName=stream)["Shards"][0]["ShardId"]
+    iterator = client.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+    first = client.get_records(ShardIterator=iterator["ShardIterator"], Limit=100)
+    second = client.get_records(ShardIterator=first["NextShardIterator"], Limit=1000)
+    third = client.get_records(ShardIterator=second["NextShardIterator"], Limit=1000)
+    read = [int(record["Data"]) for answer in (first, second) for record in answer["Records"]]
+    assert read == list(range(250))
+    assert third["Records"] == []
+
+
+def test_kafka_creates_a_topic(kafka_bootstrap: str, new_name: Callable[[str], str]) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    topic = new_name("orders")
+    admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])[topic].result(timeout=10)
+    assert topic in admin.list_topics(timeout=10).topics
