@@ -1,0 +1,62 @@
+# `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
+# STREAM, DEMO_SECONDS and PYTHON may come from the command line or the environment.
+
+STREAM ?= kinesis
+DEMO_SECONDS ?= 60
+TESTS ?= tests
+
+packages := libs/sales services/generator services/processor services/sink cli
+projects := $(packages:%=%/pyproject.toml)
+python := .venv/bin/python
+locks := generator processor sink run
+names := sales generator processor sink tillstream
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint format lock clean
+.SUFFIXES:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+demo: .venv/.run  ## the whole chain for DEMO_SECONDS (60; 0: until Ctrl-C), then the proof; STREAM=kinesis or kafka
+	@exec $(python) -m tillstream demo --stream '$(STREAM)' --seconds '$(DEMO_SECONDS)'
+
+up: .venv/.run  ## the whole chain until Ctrl-C
+	@exec $(python) -m tillstream up --stream '$(STREAM)'
+
+test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some
+	@exec $(python) -m pytest $(TESTS)
+
+lint: .venv/.dev  ## format, style, types and import arrows
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy $(packages:%=%/src) tests
+	.venv/bin/lint-imports
+
+format: .venv/.dev  ## put the code into its one format
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+# Universal: one lock for 3.11 and 3.12 and every platform. No address of a package index goes in, so that plain pip
+# installs it from wherever it is set up to. The other locks take their versions from dev.txt. UPGRADE=1 takes newer ones.
+compile = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate $(names:%=--no-emit-package %)
+
+lock:  ## the locks again from requirements/*.in and pyproject.toml; needs uv; UPGRADE=1 for newer versions
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
+	$(compile) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
+	for name in $(locks); do \
+		$(compile) -c requirements/dev.txt -o requirements/$$name.txt requirements/$$name.in || exit 1; done
+
+clean:  ## remove the environment and every cache in the tree
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: requirements/install requirements/run.txt $(projects)
+	@sh requirements/install .venv requirements/run.txt $(packages)
+	@touch $@
+
+.venv/.dev: requirements/install requirements/dev.txt $(projects)
+	@sh requirements/install .venv requirements/dev.txt $(packages)
+	@touch .venv/.run $@
