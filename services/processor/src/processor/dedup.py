@@ -88,6 +88,9 @@ class Dedup:
             return verdicts
         self._newest = max(self._newest, int(event_times.max()))
         oldest = self._newest - self._horizon
+        for minute in np.unique(event_times // MINUTE_MS).tolist():
+            if minute in self._minutes:
+                self._minutes.move_to_end(minute)  # the least recently used minute leaves memory first
         seed, digest = self._seed, xxhash.xxh3_128_digest
         rows = zip(order_ids, event_times.tolist(), contents, positions, strict=True)
         for row, (order_id, event_time, content, position) in enumerate(rows):

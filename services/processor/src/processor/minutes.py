@@ -62,14 +62,20 @@ class Minutes:
                 self._sent.pop(minute, None)
             self._oldest = oldest
 
-    def add(self, cells: Cells) -> None:
-        """Adds sums. An event for a minute that is gone makes that minute stale."""
+    def add(self, cells: Cells, *, restoring: bool = False) -> None:
+        """Adds sums. An event for a minute that is gone makes that minute stale.
+
+        Args:
+            cells: by minute and scope, in COUNTRY_COLUMNS.
+            restoring: these are sums that were added before a restart: nothing is late or stale.
+        """
         for minute, code, row in zip(cells.panes.tolist(), cells.codes.tolist(), cells.sums.tolist(), strict=True):
             scope = cells.names[code]
-            if "/" not in scope and self._is_closed(minute):
+            if "/" not in scope and not restoring and self._is_closed(minute):
                 self.late += row[_EVENTS]
             if minute < self._oldest:
-                self._stale.setdefault(minute, set()).add(scope)
+                if not restoring:
+                    self._stale.setdefault(minute, set()).add(scope)
                 continue
             sums = self._minutes.setdefault(minute, {}).get(scope)
             if sums is None:
@@ -102,6 +108,9 @@ class Minutes:
     def take_rollups(self, now_ms: int) -> list[Rollup]:
         """Records of the minutes that closed since the last call, and, every 10 s, of those corrected since.
 
+        To be called after every `add` and `advance`, before the state is kept: what left the longest window or is
+        stale is told once.
+
         Args:
             now_ms: any clock that runs.
         """
@@ -118,11 +127,11 @@ class Minutes:
             if self._sent.get(minute) != events:
                 self._sent[minute] = events
                 rollups.extend(_rollups(minute, self._minutes[minute]))
+        for minute, scopes in sorted(self._stale.items()):
+            rollups.extend(_stale(minute, scopes))
+        self._stale = {}
         if corrections_due:
             self._sent_at = now_ms
-            for minute, scopes in sorted(self._stale.items()):
-                rollups.extend(_stale(minute, scopes))
-            self._stale = {}
         return rollups
 
     def dump(self) -> Cells:

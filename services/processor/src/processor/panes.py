@@ -6,6 +6,7 @@ travel on. Everything is int64 and exact.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +40,7 @@ class Cells:
         return len(self.panes)
 
 
-@dataclass(frozen=True, slots=True)
-class ProductName:
+class ProductName(NamedTuple):
     """What a product was called in one line; of two the later one is shown."""
 
     event_time: int
@@ -49,7 +49,7 @@ class ProductName:
 
     def is_later_than(self, other: "ProductName | None") -> bool:
         """The rule for the name on the board: latest event time, then highest position."""
-        return other is None or (self.event_time, self.position) > (other.event_time, other.position)
+        return other is None or self[:2] > other[:2]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +58,8 @@ class Partial:
 
     partition: str
     """``<stream id>/<partition>``"""
-    position: int
-    """last position of the run, accepted or not"""
+    position: int | None
+    """last position of the run, accepted or not; None where nothing was read and only lags are told"""
     position_digits: int
     max_event_time: int
     """of the accepted orders, ms; 0 without any"""
@@ -73,6 +73,8 @@ class Partial:
     product_names: dict[str, ProductName]
     counts: dict[str, int] = field(default_factory=dict)
     """accepted, duplicates, dead_letters, dead_letters:<reason>"""
+    lags: dict[str, int] = field(default_factory=dict)
+    """messages not yet read, by partition, where known"""
 
 
 def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
@@ -98,7 +100,9 @@ def encode_names(column: Sequence[str]) -> tuple[list[str], Int64s]:
     return list(codes), np.array(rows, dtype=np.int64)
 
 
-def summarise(batch: Batch, *, partition: str, position: int, position_digits: int, last_broker_time: int) -> Partial:
+def summarise(
+    batch: Batch, *, partition: str, position: int | None, position_digits: int, last_broker_time: int
+) -> Partial:
     """Sums one batch of accepted, deduplicated orders.
 
     Args:

@@ -131,6 +131,9 @@ class RollingTable:
     def __contains__(self, name: str) -> bool:
         return name in self._slot_of
 
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
     def totals(self, window: int) -> dict[str, list[int]]:
         """Name to its columns, of every name in the window with this index. For tables with few names."""
         present = np.flatnonzero(self._totals[window, :, 0] > 0)

@@ -1,15 +1,15 @@
-"""What the processor is configured by, beside the stream, the board and the shop's rules."""
+"""What the processor is configured by."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sales.settings import Settings
+from sales.settings import AwsSettings, BoardSettings, RuleSettings, StreamSettings
 
 
-class ProcessorSettings(Settings):
-    """The processor's own settings."""
+class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings):
+    """The stream, the board, the shop's rules, and the processor's own settings."""
 
     recovery_dir: Path
     """a directory of its own, on a disk that outlives the process; only one processor may use it"""

@@ -1,0 +1,188 @@
+"""``python -m processor``: reads the settings, connects everything, runs until SIGTERM or SIGINT."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import redis
+from bytewax.run import cli_main
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from processor.dataflow import NumbersLogic, Shown, build
+from processor.journal import Journal, JournalError, Place
+from processor.numbers import Numbers
+from processor.publish import BoardSink, RollupsSink
+from processor.recovery import RecoveryDirectory, RecoveryError
+from processor.settings import ProcessorSettings
+from processor.snapshots import SnapshotError
+from processor.source import OrdersSource, TooManyDeadLettersError
+from sales.board import BoardReader, BoardWriter, FencedError, Keys
+from sales.countries import region_table
+from sales.settings import load
+from sales.streams import Stream, StreamError, Wire
+from sales.streams.connect import connect
+from sales.times import parse_time
+from sales.windows import MINUTE_MS
+
+log = logging.getLogger("processor")
+
+EXIT_FAILED = 1
+EXIT_AWAY = 3
+"""Something needed at the start could not be reached."""
+
+REDIS_TIMEOUT_SECONDS = 5.0
+
+HORIZON_MARGIN_MS = 30 * MINUTE_MS
+"""Identities are remembered this much longer than the longest window: its last pane (15 min), an event time ahead of
+broker time (5 min), and clocks that differ."""
+
+EXPECTED = (
+    StreamError,
+    RecoveryError,
+    JournalError,
+    SnapshotError,
+    TooManyDeadLettersError,
+    FencedError,
+    redis.RedisError,
+    OSError,
+)
+"""What ends the processor with one line instead of a traceback."""
+
+
+def main() -> int:
+    """Runs the processor; the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Set to anything, even to "false", this makes the engine open a web server.
+    os.environ.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)
+    (settings,) = load(ProcessorSettings)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        wire = connect(settings, settings)
+        client = _redis(settings)
+    except (StreamError, redis.RedisError) as error:
+        log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
+        return EXIT_AWAY
+    try:
+        run(wire, client, settings, stopping)
+    except Exception as error:
+        cause = _expected(error)
+        if cause is None:
+            raise
+        log.error("%s", cause)  # noqa: TRY400  # as above
+        return EXIT_FAILED
+    finally:
+        wire.close()
+    log.info("stopped in order; the next start goes on from here")
+    return 0
+
+
+def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping: threading.Event) -> None:
+    """Puts the processor together and runs it until ``stopping``.
+
+    Raises:
+        Exception: one of EXPECTED, perhaps as the cause of the engine's own error.
+    """
+    orders = wire.open(settings.orders_stream)
+    dead_letters, rollups = wire.open(settings.dead_letters_stream), wire.open(settings.rollups_stream)
+    recovery = RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=settings.slots)
+    keys = Keys(settings.redis_prefix)
+    shown = _shown(client, keys, orders)
+    writer = BoardWriter(client, keys, settings.live_ttl_seconds)
+    recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
+
+    def numbers_logic(resume_state: Place | None) -> NumbersLogic:
+        return NumbersLogic(
+            numbers=Numbers(
+                windows=settings.windows,
+                keys=keys,
+                top_k=settings.top_k,
+                currency=settings.currency,
+                region_of=region_table(settings.region_overrides),
+                clock=settings.clock,
+            ),
+            journal=Journal(recovery.numbers()),
+            recovery=recovery,
+            resume_state=resume_state,
+            clock=settings.clock,
+            now_ms=_now_ms,
+            tick_ms=settings.tick_ms,
+            shown=shown,
+        )
+
+    source = OrdersSource(
+        stream=orders,
+        slots=settings.slots,
+        rules=settings.rules(),
+        recovery=recovery,
+        dead_letters_writer=dead_letters.writer,
+        horizon_ms=settings.windows[-1].length_ms + HORIZON_MARGIN_MS,
+        poll_records=settings.poll_records,
+        dead_letter_share=settings.dead_letter_share,
+        stopping=stopping.is_set,
+    )
+    flow = build(
+        orders=source,
+        numbers=numbers_logic,
+        board=BoardSink(writer, settings.away_seconds, stopping.wait),
+        rollups=RollupsSink(rollups.writer()),
+    )
+    log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
+    cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+        flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
+    )
+
+
+def _redis(settings: ProcessorSettings) -> "redis.Redis":
+    """A client that has reached Redis once.
+
+    Raises:
+        redis.RedisError: away for CONNECT_SECONDS.
+    """
+    client = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+    )
+    where = client.connection_pool.connection_kwargs
+    for attempt in Retrying(
+        retry=retry_if_exception_type((redis.ConnectionError, redis.TimeoutError)),
+        stop=stop_after_delay(settings.connect_seconds),
+        wait=wait_exponential(multiplier=0.1, max=2),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    ):
+        with attempt:
+            client.ping()
+    log.info("Redis answers at %s:%s", where.get("host"), where.get("port"))
+    return client
+
+
+def _shown(client: "redis.Redis", keys: Keys, orders: Stream) -> Shown | None:
+    """What the board shows of this stream already."""
+    live = BoardReader(client, keys, ()).read()
+    positions = {name: text for name, text in live.positions.items() if name.startswith(f"{orders.id}/")}
+    return Shown(as_of=parse_time(live.status["as_of"]), positions=positions) if positions else None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _expected(error: BaseException) -> BaseException | None:
+    """The expected error behind an engine's error, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, EXPECTED):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
