@@ -1,0 +1,348 @@
+"""Kafka: topics are streams, offsets are positions.
+
+Here is what is asked once in a while: administration, and where a topic begins and ends. What runs all the time is in
+``kafka_confluent`` (librdkafka) or ``kafka_python`` (no native code), whichever ``KAFKA_CLIENT`` names; both put a
+key's records into the same partition.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
+from kafka.errors import (
+    AuthorizationError,
+    KafkaConfigurationError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
+    for_code,
+)
+
+from sales.settings import StreamSettings
+from sales.streams import Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
+from sales.streams.kafka_confluent import ConfluentMember, ConfluentReader, ConfluentWriter, librdkafka_settings
+from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
+from sales.streams.reaching import reach
+
+log = logging.getLogger(__name__)
+
+POSITION_DIGITS = 20
+"""An offset is a signed 64-bit number: at most 19 digits."""
+
+INCARNATION_CHARACTERS = 8
+"""Of a topic id's 32 (it is random): enough to tell a name's incarnations apart."""
+
+BOOTSTRAP_SECONDS = 5.0
+"""One try to reach a broker; tries are repeated."""
+
+REQUEST_SECONDS = 15.0
+"""How long a broker may take for one administrative answer."""
+
+SETTLE_SECONDS = 30.0
+"""How long a cluster may take to spread the news of a new or a deleted topic."""
+
+HOUR_MS = 3_600_000
+
+_PERMANENT = (
+    AuthorizationError,
+    KafkaConfigurationError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+"""Faults that no retry mends."""
+
+T = TypeVar("T")
+
+
+class KafkaWire:
+    """One Kafka cluster; one connection for questions to it, which several threads may use."""
+
+    def __init__(self, settings: StreamSettings, admin: KafkaAdminClient) -> None:
+        self._settings = settings
+        self._admin = admin
+        # One question at a time: the client's retries keep state that it does not guard.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def connect(cls, settings: StreamSettings) -> "KafkaWire":
+        """Reaches a broker within ``CONNECT_SECONDS``.
+
+        Raises:
+            StreamError: none answered, or it refused the credentials.
+        """
+        where = settings.kafka_bootstrap_servers
+
+        def attempt() -> KafkaAdminClient:
+            try:
+                return KafkaAdminClient(
+                    **kafka_python_settings(settings),
+                    bootstrap_timeout_ms=round(min(BOOTSTRAP_SECONDS, settings.connect_seconds) * 1000),
+                    request_timeout_ms=round(REQUEST_SECONDS * 1000),
+                )
+            except _PERMANENT as fault:
+                raise StreamError(f"Kafka at {where} refuses us: {fault}") from fault
+
+        return cls(settings, reach("Kafka", where, settings.connect_seconds, (KafkaError, OSError), attempt))
+
+    def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
+        """Creates the topic if it is not there, with the log's own time, and waits until every partition has a leader.
+
+        One that is there already stays as it is; what differs from what was asked for is a warning on the log.
+
+        Raises:
+            StreamError: the cluster refused (rights, fewer brokers than ``REPLICATION_FACTOR``) or did not settle.
+        """
+        wanted = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(retention_hours * HOUR_MS)}
+        topic = {
+            "num_partitions": partitions,
+            "replication_factor": self._settings.replication_factor,
+            "configs": wanted,
+        }
+        answer = self.ask(
+            f"create topic {name!r}", lambda admin: admin.create_topics({name: topic}, raise_errors=False)
+        )
+        fault = answer["topics"][0]
+        if fault["error_code"] == TopicAlreadyExistsError.errno:
+            self._compare(name, partitions, wanted)
+            return False
+        if fault["error_code"]:
+            raise StreamError(f"Kafka refuses to create topic {name!r}: {_words(fault)}")
+        self.ask(
+            f"wait for topic {name!r}",
+            lambda admin: admin.wait_for_topics([name], timeout_ms=round(SETTLE_SECONDS * 1000)),
+        )
+        return True
+
+    def _compare(self, name: str, partitions: int, wanted: dict[str, str]) -> None:
+        present = self.describe(name)
+        if present is not None and len(present["partitions"]) != partitions:
+            log.warning("topic %r has %d partitions, not %d", name, len(present["partitions"]), partitions)
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, list(wanted))
+        configs = self.ask(f"read the settings of topic {name!r}", lambda admin: admin.describe_configs([resource]))
+        for key, value in wanted.items():
+            found = configs["topic"][name].get(key, {}).get("value")
+            if found != value:
+                log.warning("topic %r has %s=%s, not %s", name, key, found, value)
+
+    def open(self, name: str) -> "KafkaStream":
+        """The topic's present incarnation.
+
+        Raises:
+            StreamError: there is none of that name.
+        """
+        topic = self.describe(name)
+        if topic is None:
+            raise StreamError(
+                f"Kafka at {self._settings.kafka_bootstrap_servers} has no topic {name!r}; "
+                "`tillstream setup` creates it"
+            )
+        return KafkaStream(self, self._settings, name, topic["topic_id"])
+
+    def delete(self, name: str) -> None:
+        """Deletes the topic and waits until the cluster has forgotten it; no topic of that name is no error."""
+        answer = self.ask(f"delete topic {name!r}", lambda admin: admin.delete_topics([name], raise_errors=False))
+        fault = answer["topics"][0]
+        if fault["error_code"] not in (0, UnknownTopicOrPartitionError.errno):
+            raise StreamError(f"Kafka refuses to delete topic {name!r}: {_words(fault)}")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.describe(name) is not None:
+            if time.monotonic() > deadline:
+                raise StreamError(f"topic {name!r} is still there {SETTLE_SECONDS:.0f} s after it was deleted")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Closes the connection for questions; readers and writers have their own."""
+        self._admin.close()
+
+    def describe(self, name: str) -> dict[str, Any] | None:
+        """What the cluster says of a topic; None: not there."""
+        topics = self.ask(f"describe topic {name!r}", lambda admin: admin.describe_topics([name]))
+        topic: dict[str, Any] = topics[0]
+        if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+            return None
+        if topic["error_code"]:
+            raise StreamError(f"Kafka does not describe topic {name!r}: {_words(topic)}")
+        return topic
+
+    def ask(self, what: str, question: Callable[[KafkaAdminClient], T]) -> T:
+        """The answer to one administrative question; StreamError with what was asked when there is none."""
+        try:
+            with self._lock:
+                return question(self._admin)
+        except KafkaError as fault:
+            raise StreamError(f"Kafka at {self._settings.kafka_bootstrap_servers} does not {what}: {fault}") from fault
+
+
+class KafkaStream:
+    """One incarnation of one topic."""
+
+    def __init__(self, wire: KafkaWire, settings: StreamSettings, topic: str, topic_id: str) -> None:
+        self._wire = wire
+        self._settings = settings
+        self._topic = topic
+        self._topic_id = topic_id
+        self._pure_python = settings.kafka_client == "kafka-python"
+
+    @property
+    def id(self) -> str:
+        """Name and the first characters of the topic id."""
+        return f"{self._topic}-{self._topic_id.replace('-', '')[:INCARNATION_CHARACTERS]}"
+
+    @property
+    def position_digits(self) -> int:
+        """20."""
+        return POSITION_DIGITS
+
+    def partitions(self) -> list[str]:
+        """The partitions' numbers, ascending.
+
+        Raises:
+            PositionLostError: the topic was deleted, or deleted and made again.
+        """
+        topic = self._wire.describe(self._topic)
+        if topic is None or topic["topic_id"] != self._topic_id:
+            raise PositionLostError(f"stream {self.id} is no more: topic {self._topic!r} was deleted")
+        return [str(number) for number in sorted(partition["partition_index"] for partition in topic["partitions"])]
+
+    def ends(self) -> dict[str, int | None]:
+        """The last record of each partition; reads backwards past what is no record (transaction markers)."""
+        names = self.partitions()
+        lows, highs = self._bounds(names)
+        ends: dict[str, int | None] = dict.fromkeys(names)
+        open_ends = {name for name in names if lows[name] < highs[name]}
+        if not open_ends:
+            return ends
+        consumer = KafkaConsumer(
+            **kafka_python_settings(self._settings),
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+        )
+        try:
+            back = 1
+            while open_ends:
+                starts = {name: max(lows[name], highs[name] - back) for name in open_ends}
+                for name, last in self._last_records(consumer, starts, highs).items():
+                    ends[name] = last
+                    if last is not None or starts[name] == lows[name]:
+                        open_ends.discard(name)
+                back *= 16
+        except KafkaError as fault:
+            raise StreamError(f"Kafka does not tell where {self.id} ends: {fault}") from fault
+        finally:
+            consumer.close()
+        return ends
+
+    def _last_records(
+        self, consumer: KafkaConsumer, starts: dict[str, int], highs: dict[str, int]
+    ) -> dict[str, int | None]:
+        """The last record between start and high of each partition."""
+        last: dict[str, int | None] = dict.fromkeys(starts)
+        wanted = {TopicPartition(self._topic, int(name)): name for name in starts}
+        consumer.assign(list(wanted))
+        for partition, name in wanted.items():
+            consumer.seek(partition, starts[name])
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while wanted:
+            for partition, records in consumer.poll(timeout_ms=200).items():
+                name = str(partition.partition)
+                before = [record.offset for record in records if record.offset < highs[name]]
+                if before:
+                    last[name] = before[-1]
+            for partition in [there for there, name in wanted.items() if consumer.position(there) >= highs[name]]:
+                del wanted[partition]
+                consumer.pause(partition)
+            if wanted and time.monotonic() > deadline:
+                raise StreamError(f"the ends of {self.id} could not be read in {REQUEST_SECONDS:.0f} s")
+        return last
+
+    def reader(self, after: Mapping[str, int | None]) -> Reader:
+        """A reader of its own, in no group.
+
+        Raises:
+            PositionLostError: retention has removed what comes after a position, or the topic is another by now.
+        """
+        starts = self.starts(after)
+        if self._pure_python:
+            return PurePythonReader(kafka_python_settings(self._settings), self._topic, starts)
+        return ConfluentReader(librdkafka_settings(self._settings), self._topic, starts)
+
+    def member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,  # noqa: ARG002 (Kafka keeps a group's positions itself)
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> Member:
+        """A member of a consumer group; its positions are the group's committed offsets."""
+        if self._pure_python:
+            return PurePythonMember(
+                kafka_python_settings(self._settings),
+                self._topic,
+                group,
+                starts=self.starts,
+                on_assigned=on_assigned,
+                on_revoked=on_revoked,
+            )
+        return ConfluentMember(
+            librdkafka_settings(self._settings),
+            self._topic,
+            group,
+            starts=self.starts,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+        )
+
+    def writer(self) -> Writer:
+        """An idempotent producer that waits for all replicas."""
+        if self._pure_python:
+            return PurePythonWriter(kafka_python_settings(self._settings), self._topic)
+        return ConfluentWriter(librdkafka_settings(self._settings), self._topic)
+
+    def starts(self, after: Mapping[str, int | None]) -> dict[int, int]:
+        """The offset to begin with, for each partition and position to begin after. Asks the cluster, so that no
+        client ever decides by itself where to go when an offset is out of range."""
+        present = self.partitions()
+        for name in after:
+            if name not in present:
+                raise StreamError(f"stream {self.id} has no partition {name!r}")
+        lows, highs = self._bounds(after)
+        starts = {}
+        for name, position in after.items():
+            start = lows[name] if position is None else position + 1
+            if start < lows[name]:
+                raise PositionLostError(
+                    f"retention removed records of {self.id}/{name}: "
+                    f"asked for what comes after {position}, the oldest is {lows[name]}"
+                )
+            if start > highs[name]:
+                raise PositionLostError(f"{self.id}/{name} ends before position {position}: it lost records")
+            starts[int(name)] = start
+        return starts
+
+    def _bounds(self, names: Iterable[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """First offset, and the one past the last, of each partition."""
+        partitions = [TopicPartition(self._topic, int(name)) for name in names]
+        if not partitions:
+            return {}, {}
+
+        def offsets(spec: OffsetSpec) -> dict[str, int]:
+            found = self._wire.ask(
+                f"tell the bounds of {self.id}",
+                lambda admin: admin.list_partition_offsets(dict.fromkeys(partitions, spec)),
+            )
+            return {str(partition.partition): answer.offset for partition, answer in found.items()}
+
+        return offsets(OffsetSpec.EARLIEST), offsets(OffsetSpec.LATEST)
+
+
+def _words(fault: Mapping[str, Any]) -> str:
+    """A broker's answer, for people."""
+    return str(fault.get("error_message") or for_code(fault["error_code"]).__name__)

@@ -1,0 +1,387 @@
+"""The hot path on Kafka: librdkafka through confluent-kafka.
+
+Its clients fetch, compress and retry in native threads; what costs here is each call into Python, so records are taken
+as lists and turned into columns without a Python function per record.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from sales.settings import StreamSettings
+from sales.streams import Chunk, PositionLostError, StreamError
+
+log = logging.getLogger(__name__)
+
+TAKE = 500
+"""Records per call into librdkafka: a small list is emptied while still in the processor's cache; 500 at a time was
+twice as fast as 10,000."""
+
+PREFETCH_KBYTES = 65_536
+"""What one consumer may hold ahead of its reader."""
+
+COMMIT_SECONDS = 30.0
+
+WRITE_SECONDS = 60.0
+"""How long ``write`` waits for room in the queue."""
+
+DELIVERY_SECONDS = 120.0
+"""How long librdkafka retries a record before it is refused for good; its own default is 300."""
+
+CLOSE_SECONDS = 10.0
+
+QUEUE_RECORDS = 100_000
+QUEUE_KBYTES = 131_072
+
+LARGEST_RECORD_BYTES = 1_048_576
+"""What the producer takes, a little less than what a broker takes by default, headers included."""
+
+
+def librdkafka_settings(settings: StreamSettings) -> dict[str, Any]:
+    """What every client needs: where the brokers are and how to speak to them."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": "tillstream",
+        "security.protocol": settings.kafka_security_protocol,
+        "error_cb": _note,
+        "logger": log,
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_sasl_username
+        config["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
+    if settings.kafka_ssl_ca_file:
+        config["ssl.ca.location"] = settings.kafka_ssl_ca_file
+    return config
+
+
+def _note(fault: KafkaError) -> None:
+    """Connections that come and go; librdkafka mends them. Fatal ones come back as results of the calls."""
+    log.warning("Kafka: %s", fault.str())
+
+
+_CONSUMER = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "enable.partition.eof": False,
+    "allow.auto.create.topics": False,
+    "queued.max.messages.kbytes": PREFETCH_KBYTES,
+    # With the default of 1000 ms a reader that empties the queue faster than that waits for nothing.
+    "fetch.queue.backoff.ms": 10,
+}
+
+
+class ConfluentReader:
+    """Reads partitions that the caller names, from the offsets it names."""
+
+    def __init__(self, config: dict[str, Any], topic: str, starts: Mapping[int, int]) -> None:
+        self._topic = topic
+        self._next: dict[int, int] = {}
+        self._failure: StreamError | None = None
+        self._closed = False
+        # librdkafka asks for a group id even where no group is used: nothing is ever committed under it.
+        self._consumer = self._open({"group.id": "tillstream-reader"} | config | _CONSUMER)
+        self._begin(starts)
+
+    def _open(self, config: dict[str, Any]) -> Consumer:
+        try:
+            return Consumer(config)
+        except KafkaException as fault:
+            raise StreamError(f"Kafka's client refuses its settings: {fault}") from fault
+
+    def _begin(self, starts: Mapping[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in starts.items()])
+        self._next = dict(starts)
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """The next records; waits for the first one only, at most ``timeout`` seconds."""
+        self._check()
+        columns: dict[int, Chunk] = {}
+        room = max_records
+        wait = 0.0
+        while room > 0:
+            try:
+                # Without waiting first: consume() with a timeout returns when it has all it asked for, or at the end
+                # of the timeout.
+                messages = self._consumer.consume(min(room, TAKE) if wait == 0 else 1, wait)
+            except KafkaException as fault:
+                raise StreamError(f"reading {self._topic} failed: {fault}") from fault
+            except RuntimeError as fault:
+                raise StreamError(f"the reader of {self._topic} is closed") from fault
+            if messages:
+                room -= len(messages)
+                self._sort(messages, columns)
+                wait = 0.0
+            elif not columns and wait == 0 and timeout > 0:
+                self._check()
+                wait = timeout
+            else:
+                break
+        if not columns:
+            self._check()
+        return list(columns.values())
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _sort(self, messages: list[Message], chunks: dict[int, Chunk]) -> None:
+        """Appends messages to their partitions' columns."""
+        if any(map(Message.error, messages)):
+            messages = self._without_errors(messages)
+        for number, run in groupby(messages, Message.partition):
+            if number is None:
+                continue
+            some = list(run)
+            chunk = chunks.get(number)
+            if chunk is None:
+                chunk = chunks[number] = Chunk(str(number), [], [], [], [])
+            chunk.keys.extend([message.key() for message in some])
+            chunk.values.extend([message.value() or b"" for message in some])
+            chunk.positions.extend([message.offset() or 0 for message in some])
+            chunk.broker_times.extend([time for _, time in map(Message.timestamp, some)])
+            self._next[number] = chunk.positions[-1] + 1
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        """Keeps records; what tells of a fault that won't mend itself becomes this reader's failure."""
+        records = []
+        for message in messages:
+            fault = message.error()
+            if fault is None:
+                records.append(message)
+            elif fault.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                self._failure = PositionLostError(
+                    f"{self._topic}/{message.partition()} has no more what comes next: {fault.str()}"
+                )
+            elif fault.code() in _PASSING:
+                log.warning("Kafka: %s", fault.str())
+            else:
+                self._failure = StreamError(f"reading {self._topic} failed: {fault.str()}")
+        return records
+
+    def lag(self) -> dict[str, int]:
+        """Records up to the end that the last fetch heard of."""
+        lags = {}
+        for number, position in self._next.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            if high >= 0:
+                lags[str(number)] = max(0, high - position)
+        return lags
+
+    def close(self) -> None:
+        """Leaves; for a member, callbacks run inside."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
+"""Faults that librdkafka mends by itself; after too long a pause between polls it joins its group again."""
+
+
+class ConfluentMember(ConfluentReader):
+    """A member of a consumer group; partitions come and go one by one (cooperative rebalancing)."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        group: str,
+        *,
+        starts: Callable[[Mapping[str, int | None]], dict[int, int]],
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> None:
+        self._starts = starts
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._arriving: dict[str, int | None] | None = None
+        super().__init__(config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {})
+
+    def _begin(self, starts: Mapping[int, int]) -> None:
+        self._next = dict(starts)
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        committed = consumer.committed(partitions, timeout=COMMIT_SECONDS) if partitions else []
+        for partition in committed:
+            if partition.error is not None:
+                raise StreamError(f"Kafka does not tell the committed offset: {partition.error.str()}")
+        self._arriving = {str(found.partition): found.offset - 1 if found.offset >= 0 else None for found in committed}
+        try:
+            if self._arriving:
+                self._on_assigned(dict(self._arriving))
+            starts = self._starts(self._arriving)
+        finally:
+            self._arriving = None
+        consumer.incremental_assign([TopicPartition(self._topic, *start) for start in starts.items()])
+        self._next.update(starts)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        names = [str(partition.partition) for partition in partitions if partition.partition in self._next]
+        try:
+            if names:
+                self._on_revoked(names)
+        finally:
+            for name in names:
+                del self._next[int(name)]
+            consumer.incremental_unassign(partitions)
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Commits the offsets after these positions, and waits for the answer."""
+        if not positions:
+            return
+        for name in positions:
+            self._own(name)
+        offsets = [TopicPartition(self._topic, int(name), position + 1) for name, position in positions.items()]
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except (KafkaException, RuntimeError) as fault:
+            raise StreamError(f"Kafka did not take the commit: {fault}") from fault
+        for answer in answers or []:
+            if answer.error is not None:
+                raise StreamError(f"Kafka did not take the commit: {answer.error.str()}")
+
+    def pause(self, partition: str) -> None:
+        """Stops fetching it; what was fetched ahead is dropped and fetched again later."""
+        self._own(partition)
+        self._consumer.pause([TopicPartition(self._topic, int(partition))])
+
+    def resume(self, partition: str) -> None:
+        """Goes on where the reader was."""
+        self._own(partition)
+        self._consumer.resume([TopicPartition(self._topic, int(partition))])
+
+    def seek(self, partition: str, after: int | None) -> None:
+        """Goes on after a position; asks the cluster whether it is there."""
+        if self._arriving is not None and partition in self._arriving:
+            self._arriving[partition] = after
+            return
+        self._own(partition)
+        ((number, offset),) = self._starts({partition: after}).items()
+        try:
+            self._consumer.seek(TopicPartition(self._topic, number, offset))
+        except KafkaException as fault:
+            raise StreamError(f"Kafka's client does not seek in {self._topic}/{partition}: {fault}") from fault
+        self._next[number] = offset
+
+    def _own(self, partition: str) -> None:
+        if int(partition) not in self._next:
+            raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
+
+
+class ConfluentWriter:
+    """An idempotent producer. After a refused record every call raises: open another writer to go on."""
+
+    def __init__(self, config: dict[str, Any], topic: str) -> None:
+        self._topic = topic
+        self._failure: StreamError | None = None
+        self._closed = False
+        try:
+            self._producer = Producer(
+                config
+                | {
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "partitioner": "murmur2_random",
+                    "linger.ms": 20,
+                    "compression.type": "lz4",
+                    "message.max.bytes": LARGEST_RECORD_BYTES,
+                    "message.timeout.ms": round(DELIVERY_SECONDS * 1000),
+                    "queue.buffering.max.messages": QUEUE_RECORDS,
+                    "queue.buffering.max.kbytes": QUEUE_KBYTES,
+                    "delivery.report.only.error": True,
+                    "on_delivery": self._refused,
+                }
+            )
+        except KafkaException as fault:
+            raise StreamError(f"Kafka's client refuses its settings: {fault}") from fault
+
+    def _refused(self, fault: KafkaError | None, message: Message) -> None:
+        if fault is not None and self._failure is None:
+            self._failure = StreamError(f"{self._topic}/{message.partition()} did not take a record: {fault.str()}")
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Queues records in order; waits for room."""
+        self._check()
+        produce = self._producer.produce
+        topic = self._topic
+        for key, value in zip(keys, values, strict=True):
+            try:
+                produce(topic, value, key)
+            except BufferError:
+                self._produce_when_room(key, value)
+            except KafkaException as fault:
+                self._failure = StreamError(f"{topic} did not take a record: {fault}")
+                raise self._failure from fault
+        self._producer.poll(0)
+        self._check()
+
+    def _produce_when_room(self, key: bytes, value: bytes) -> None:
+        deadline = time.monotonic() + WRITE_SECONDS
+        while time.monotonic() < deadline:
+            self._producer.poll(0.1)
+            self._check()
+            try:
+                self._producer.produce(self._topic, value, key)
+            except BufferError:
+                continue
+            return
+        raise StreamError(f"{len(self._producer)} records for {self._topic} wait for {WRITE_SECONDS:.0f} s")
+
+    def flush(self, timeout: float) -> None:
+        """Waits until all is acknowledged."""
+        waiting = self._producer.flush(timeout)
+        self._check()
+        if waiting:
+            raise StreamError(f"{self._topic} did not acknowledge {waiting} records in {timeout:.0f} s")
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Flushes; what is not acknowledged then is dropped, and StreamError says so."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush(CLOSE_SECONDS)
+        finally:
+            self._producer.purge()
+            self._producer.flush(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StreamError as fault:
+            if error is None:
+                raise
+            log.warning("%s", fault)

@@ -1,0 +1,283 @@
+"""Kinesis: shards are partitions, sequence numbers are positions. Here is what is asked once in a while; reading and
+writing have files of their own."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import boto3
+import xxhash
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from sales.settings import AwsSettings, StreamSettings
+from sales.streams import Checkpoints, PositionLostError, StreamError
+from sales.streams.kinesis_faults import code, passing
+from sales.streams.kinesis_reader import KinesisMember, KinesisReader, Shard
+from sales.streams.kinesis_writer import KinesisWriter
+from sales.streams.reaching import reach
+
+log = logging.getLogger(__name__)
+
+POSITION_DIGITS = 56
+"""A sequence number is a 128-bit shard and a 64-bit part inside it: AWS writes 56 digits."""
+
+SETTLE_SECONDS = 300.0
+"""How long AWS may take to make or remove a stream; it is usually under one minute."""
+
+DEFAULT_RETENTION_HOURS = 24
+
+CONNECTIONS = 16
+
+T = TypeVar("T")
+
+
+class KinesisWire:
+    """The streams of one account and region; several threads may use it."""
+
+    def __init__(self, client: Any, where: str) -> None:
+        self._client = client
+        self._where = where
+
+    @classmethod
+    def connect(cls, settings: StreamSettings, aws: AwsSettings) -> "KinesisWire":
+        """Reaches the service within ``CONNECT_SECONDS``.
+
+        Raises:
+            StreamError: away, or it refused the credentials.
+        """
+        where = aws.aws_endpoint_url or f"AWS {aws.aws_region}"
+        client = boto3.client(
+            "kinesis",
+            region_name=aws.aws_region,
+            endpoint_url=aws.aws_endpoint_url,
+            config=Config(
+                connect_timeout=3,
+                read_timeout=15,
+                retries={"mode": "standard", "total_max_attempts": 2},
+                max_pool_connections=CONNECTIONS,
+                tcp_keepalive=True,
+            ),
+        )
+
+        def attempt() -> None:
+            try:
+                client.list_streams(Limit=1)
+            except NoCredentialsError as fault:
+                raise StreamError(f"Kinesis at {where}: no AWS credentials found") from fault
+            except ClientError as fault:
+                if not passing(fault):
+                    raise StreamError(f"Kinesis at {where} refuses us: {fault}") from fault
+                raise
+
+        reach("Kinesis", where, settings.connect_seconds, (BotoCoreError, ClientError), attempt)
+        return cls(client, where)
+
+    def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
+        """Creates the stream if it is not there and waits until it is active.
+
+        The retention is raised where the server can do that, else a line on the log says that it stays.
+
+        Raises:
+            StreamError: refused (rights, limits), or not active after some minutes.
+        """
+        created = True
+        try:
+            self._client.create_stream(StreamName=name, ShardCount=partitions)
+        except ClientError as fault:
+            if code(fault) != "ResourceInUseException":
+                raise StreamError(f"Kinesis at {self._where} refuses to create stream {name!r}: {fault}") from fault
+            created = False
+        except BotoCoreError as fault:
+            raise StreamError(f"Kinesis at {self._where} does not create stream {name!r}: {fault}") from fault
+        summary = self._until_active(name)
+        if not created and summary["OpenShardCount"] != partitions:
+            log.warning("stream %r has %d open shards, not %d", name, summary["OpenShardCount"], partitions)
+        if summary["RetentionPeriodHours"] < retention_hours:
+            self._keep(name, retention_hours)
+        return created
+
+    def _until_active(self, name: str) -> dict[str, Any]:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            summary = self.describe(name)
+            if summary is not None and summary["StreamStatus"] in ("ACTIVE", "UPDATING"):
+                return summary
+            if time.monotonic() > deadline:
+                raise StreamError(f"stream {name!r} is not active {SETTLE_SECONDS:.0f} s after it was created")
+            time.sleep(0.2)
+
+    def _keep(self, name: str, hours: int) -> None:
+        try:
+            self._client.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=hours)
+        except (ClientError, BotoCoreError) as fault:
+            log.warning("stream %r keeps its records for %d h, not %d: %s", name, DEFAULT_RETENTION_HOURS, hours, fault)
+            return
+        self._until_active(name)
+
+    def open(self, name: str) -> "KinesisStream":
+        """The stream's present incarnation.
+
+        Raises:
+            StreamError: there is none of that name.
+        """
+        summary = self.describe(name)
+        if summary is None:
+            raise StreamError(f"Kinesis at {self._where} has no stream {name!r}; `tillstream setup` creates it")
+        return KinesisStream(self, self._client, name, _id(name, summary))
+
+    def delete(self, name: str) -> None:
+        """Deletes the stream and waits until it is gone; no stream of that name is no error."""
+        try:
+            self._client.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
+        except ClientError as fault:
+            if code(fault) == "ResourceNotFoundException":
+                return
+            raise StreamError(f"Kinesis refuses to delete stream {name!r}: {fault}") from fault
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.describe(name) is not None:
+            if time.monotonic() > deadline:
+                raise StreamError(f"stream {name!r} is still there {SETTLE_SECONDS:.0f} s after it was deleted")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._client.close()
+
+    def describe(self, name: str) -> dict[str, Any] | None:
+        """What the service says of a stream; None: not there."""
+
+        def question() -> dict[str, Any] | None:
+            try:
+                answer = self._client.describe_stream_summary(StreamName=name)
+            except ClientError as fault:
+                if code(fault) == "ResourceNotFoundException":
+                    return None
+                raise
+            summary: dict[str, Any] = answer["StreamDescriptionSummary"]
+            return summary
+
+        return self.ask(f"describe stream {name!r}", question)
+
+    def shards(self, name: str) -> list[Shard]:
+        """All shards that still have records or take some, parents before children."""
+
+        def question() -> list[Shard]:
+            found = []
+            request: dict[str, Any] = {"StreamName": name}
+            while True:
+                answer = self._client.list_shards(**request)
+                found.extend(answer["Shards"])
+                if not answer.get("NextToken"):
+                    break
+                request = {"NextToken": answer["NextToken"]}
+            return sorted(
+                (
+                    Shard(
+                        shard["ShardId"],
+                        tuple(shard[key] for key in ("ParentShardId", "AdjacentParentShardId") if shard.get(key)),
+                        closed=bool(shard["SequenceNumberRange"].get("EndingSequenceNumber")),
+                    )
+                    for shard in found
+                ),
+                key=lambda shard: shard.name,
+            )
+
+        return self.ask(f"list the shards of stream {name!r}", question)
+
+    def ask(self, what: str, question: Callable[[], T]) -> T:
+        """The answer to one administrative question; StreamError with what was asked when there is none."""
+        try:
+            return question()
+        except (ClientError, BotoCoreError) as fault:
+            raise StreamError(f"Kinesis at {self._where} does not {what}: {fault}") from fault
+
+
+class KinesisStream:
+    """One incarnation of one stream."""
+
+    def __init__(self, wire: KinesisWire, client: Any, name: str, stream_id: str) -> None:
+        self._wire = wire
+        self._client = client
+        self._name = name
+        self._id = stream_id
+
+    @property
+    def id(self) -> str:
+        """Name and a digest of its account and creation time."""
+        return self._id
+
+    @property
+    def position_digits(self) -> int:
+        """56."""
+        return POSITION_DIGITS
+
+    def partitions(self) -> list[str]:
+        """All shards there are, closed ones with records too.
+
+        Raises:
+            PositionLostError: the stream was deleted, or deleted and made again.
+        """
+        return [shard.name for shard in self._shards()]
+
+    def _shards(self) -> list[Shard]:
+        summary = self._wire.describe(self._name)
+        if summary is None or _id(self._name, summary) != self._id:
+            raise PositionLostError(f"stream {self._id} is no more: {self._name!r} was deleted")
+        return self._wire.shards(self._name)
+
+    def ends(self) -> dict[str, int | None]:
+        """Reads every shard to its tip: Kinesis tells no other way."""
+        ends: dict[str, int | None] = dict.fromkeys(self.partitions())
+        reader = self.reader(ends)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        try:
+            while len(reader.lag()) < len(ends):
+                for chunk in reader.poll(10_000, 0.2):
+                    ends[chunk.partition] = chunk.positions[-1]
+                if time.monotonic() > deadline:
+                    raise StreamError(f"the ends of {self._id} could not be read in {SETTLE_SECONDS:.0f} s")
+        finally:
+            reader.close()
+        return ends
+
+    def reader(self, after: Mapping[str, int | None]) -> KinesisReader:
+        """Reads these shards; of those among them, a child is read after its parents."""
+        shards = {shard.name: shard for shard in self._shards()}
+        for name in after:
+            if name not in shards:
+                raise PositionLostError(f"stream {self._id} has no shard {name!r} (any more)")
+        reader = KinesisReader(self._client, self._name, self._shards)
+        reader.add([(shards[name], position) for name, position in after.items()])
+        return reader
+
+    def member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> KinesisMember:
+        """The group's only member: takes all shards, and new ones as they come."""
+        return KinesisMember(
+            self._client,
+            self._name,
+            self._shards,
+            stream_id=self._id,
+            group=group,
+            checkpoints=checkpoints,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+        )
+
+    def writer(self) -> KinesisWriter:
+        """A writer with a sending thread of its own."""
+        return KinesisWriter(self._client, self._name)
+
+
+def _id(name: str, summary: Mapping[str, Any]) -> str:
+    """The creation time tells incarnations apart; the digest makes eight characters of it."""
+    arn = summary["StreamARN"]
+    made = round(summary["StreamCreationTimestamp"].timestamp() * 1000)
+    return f"{name}-{xxhash.xxh32_hexdigest(f'{arn} {made}'.encode())}"

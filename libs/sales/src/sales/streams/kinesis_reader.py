@@ -1,0 +1,444 @@
+"""Reading Kinesis: a thread fetches ahead into bounded buffers, so that ``poll`` only waits as long as it was told to.
+
+A shard that was split or merged is read to its end before its children, so that a key's records keep their order.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams.kinesis_faults import code, passing
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 0.25
+"""Pause between two reads of a shard. AWS allows five reads a second and shard, all readers together."""
+
+IDLE_SECONDS = 1.0
+"""The pause grows to this while a shard gives nothing."""
+
+LONGEST_BACKOFF_SECONDS = 10.0
+
+LIST_SECONDS = 15.0
+"""How often the shards are listed: splits, merges and a deleted stream are noticed this late at most."""
+
+FETCH_RECORDS = 10_000
+"""The most that GetRecords returns; at most 10 MB."""
+
+AHEAD_RECORDS = 10_000
+"""A shard with this many records in its buffer is not read further."""
+
+AHEAD_BYTES = 64 * 1024 * 1024
+"""No shard is read further while all buffers together hold this much."""
+
+CLOSE_SECONDS = 5.0
+"""How long ``close`` waits for a request that is under way; the thread ends with it in any case."""
+
+LOG_SECONDS = 30.0
+"""A fault that lasts is a line on the log this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard as the service lists it."""
+
+    name: str
+    parents: tuple[str, ...]
+    closed: bool
+    """takes no more records: it was split or merged"""
+
+
+@dataclass(slots=True, eq=False)
+class _Source:
+    """One shard being read. Guarded by the reader's condition, but for what only the fetching thread touches."""
+
+    shard: Shard
+    after: int | None
+    """position of the last record fetched"""
+    pause: float
+    """seconds between two reads; grows while there is nothing"""
+    unproved: bool = False
+    """the record at ``after`` has still to be seen, as proof that nothing after it was removed"""
+    iterator: str | None = None
+    due: float = 0.0
+    faults: int = 0
+    chunks: deque[Chunk] = field(default_factory=deque)
+    records: int = 0
+    at_tip: bool = False
+    finished: bool = False
+    paused: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Read to its end, and everything handed out."""
+        return self.finished and not self.chunks
+
+
+class KinesisReader:
+    """Reads shards that the caller names, each after a position."""
+
+    def __init__(
+        self, client: Any, stream: str, list_shards: Callable[[], list[Shard]], read_seconds: float = READ_SECONDS
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._list_shards = list_shards
+        self._read_seconds = read_seconds
+        self._changed = threading.Condition()
+        self._sources: dict[str, _Source] = {}
+        self._bytes = 0
+        self._failure: StreamError | None = None
+        self._stopping = False
+        self._listed: list[Shard] = []
+        self._list_due = time.monotonic() + LIST_SECONDS
+        self._next_warning = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"kinesis-{stream}", daemon=True)
+        self._thread.start()
+
+    def add(self, starts: list[tuple[Shard, int | None]]) -> None:
+        """Begins to read these shards, each after a position."""
+        with self._changed:
+            for shard, after in starts:
+                self._sources[shard.name] = _Source(shard, after, pause=self._read_seconds)
+            self._changed.notify_all()
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """The next records, of a parent before its children; waits at most ``timeout`` seconds for the first."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                if self._stopping:
+                    raise StreamError(f"the reader of {self._stream} is closed")
+                chunks = self._take(max_records)
+                if chunks:
+                    self._changed.notify_all()
+                    return chunks
+                if self._failure is not None:
+                    raise self._failure
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return []
+                self._changed.wait(remaining)
+
+    def _take(self, max_records: int) -> list[Chunk]:
+        taken = []
+        room = max_records
+        for name, source in list(self._sources.items()):
+            if room <= 0:
+                break
+            if source.paused or not source.chunks:
+                continue
+            chunk = source.chunks.popleft()
+            if len(chunk) > room:
+                chunk, rest = _cut(chunk, room)
+                source.chunks.appendleft(rest)
+            taken.append(chunk)
+            room -= len(chunk)
+            source.records -= len(chunk)
+            self._bytes -= _size(chunk)
+            # Read shards move to the back, so that a small max_records starves none.
+            del self._sources[name]
+            self._sources[name] = source
+        return taken
+
+    def lag(self) -> dict[str, int]:
+        """0 for a shard whose last fetch came to its tip and was handed out."""
+        with self._changed:
+            return {
+                name: 0
+                for name, source in self._sources.items()
+                if not source.chunks and (source.at_tip or source.finished)
+            }
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_SECONDS)
+
+    # What follows runs in the fetching thread.
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    source = self._next()
+                    if self._stopping or self._failure is not None:
+                        return
+                if source is None:
+                    self._refresh()
+                else:
+                    self._fetch(source)
+        except StreamError as fault:
+            self._fail(fault)
+        except Exception as fault:  # a thread has no caller: whatever ends it must reach poll()
+            self._fail(StreamError(f"reading {self._stream} failed: {fault!r}"))
+            raise
+
+    def _next(self) -> _Source | None:
+        """Waits until a shard may be read, and returns it; None: the shards are to be listed again, or it is over."""
+        while not self._stopping and self._failure is None:
+            now = time.monotonic()
+            if self._list_due <= now:
+                return None
+            ready = [source for source in self._sources.values() if self._may_read(source)]
+            source = min(ready, key=lambda ready: ready.due, default=None)
+            if source is not None and source.due <= now:
+                return source
+            due = self._list_due if source is None else min(source.due, self._list_due)
+            self._changed.wait(due - now)
+        return None
+
+    def _may_read(self, source: _Source) -> bool:
+        return (
+            not source.finished
+            and not source.paused
+            and source.records < AHEAD_RECORDS
+            and self._bytes < AHEAD_BYTES
+            and all(parent not in self._sources or self._sources[parent].done for parent in source.shard.parents)
+        )
+
+    def _refresh(self) -> None:
+        try:
+            listed = self._list_shards()
+        except PositionLostError:
+            raise
+        except StreamError as fault:
+            self._warn(fault)
+            listed = []
+        with self._changed:
+            self._list_due = time.monotonic() + LIST_SECONDS
+            if listed:
+                self._listed = listed
+            for shard in listed:
+                source = self._sources.get(shard.name)
+                if source is not None:
+                    source.shard = shard
+            self._changed.notify_all()
+
+    def _fetch(self, source: _Source) -> None:
+        """One read of one shard; what it brings is dropped if the shard was sought elsewhere meanwhile."""
+        started = time.monotonic()
+        closed = source.shard.closed
+        try:
+            if source.iterator is None:
+                source.iterator = self._iterator(source)
+                source.unproved = source.after is not None
+            answer = self._client.get_records(ShardIterator=source.iterator, Limit=FETCH_RECORDS)
+        except ClientError as fault:
+            if code(fault) == "ExpiredIteratorException":
+                source.iterator = None
+            elif code(fault) in ("InvalidArgumentException", "ResourceNotFoundException"):
+                raise PositionLostError(
+                    f"{self._stream}/{source.shard.name} no longer has what comes after {source.after}: {fault}"
+                ) from fault
+            elif passing(fault):
+                self._put_off(source, fault)
+            else:
+                raise StreamError(f"reading {self._stream}/{source.shard.name} failed: {fault}") from fault
+            return
+        except BotoCoreError as fault:
+            self._put_off(source, fault)
+            return
+        source.faults = 0
+        source.iterator = answer.get("NextShardIterator")
+        at_tip = answer["MillisBehindLatest"] == 0 and len(answer["Records"]) < FETCH_RECORDS
+        # A closed shard's end is the missing iterator. Not every server leaves it out; but a shard that was closed
+        # before we asked, and had nothing more up to its tip, has ended as well.
+        finished = source.iterator is None or (closed and at_tip and not answer["Records"])
+        chunk = self._chunk(source, answer["Records"], at_tip or finished)
+        with self._changed:
+            if self._sources.get(source.shard.name) is not source:
+                return
+            source.at_tip = at_tip
+            source.finished = finished
+            if len(chunk):
+                source.chunks.append(chunk)
+                source.records += len(chunk)
+                self._bytes += _size(chunk)
+                source.pause = self._read_seconds
+            elif at_tip:
+                source.pause = min(source.pause * 2, max(IDLE_SECONDS, self._read_seconds))
+            source.due = started + source.pause
+            self._changed.notify_all()
+
+    def _iterator(self, source: _Source) -> str:
+        where = (
+            {"ShardIteratorType": "TRIM_HORIZON"}
+            if source.after is None
+            else {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": str(source.after)}
+        )
+        answer = self._client.get_shard_iterator(StreamName=self._stream, ShardId=source.shard.name, **where)
+        iterator: str = answer["ShardIterator"]
+        return iterator
+
+    def _chunk(self, source: _Source, records: list[dict[str, Any]], at_tip: bool) -> Chunk:
+        """The new records as columns. The first fetch begins at the record that was done last: if it is no longer
+        there, more may be missing, and Kinesis has no other way to tell."""
+        if source.unproved and (records or at_tip):
+            if not records or int(records[0]["SequenceNumber"]) != source.after:
+                raise PositionLostError(
+                    f"{self._stream}/{source.shard.name} no longer holds position {source.after}: "
+                    "records after it may have been removed by retention"
+                )
+            records = records[1:]
+            source.unproved = False
+        chunk = Chunk(
+            source.shard.name,
+            [record["PartitionKey"].encode() for record in records],
+            [record["Data"] for record in records],
+            [int(record["SequenceNumber"]) for record in records],
+            [round(record["ApproximateArrivalTimestamp"].timestamp() * 1000) for record in records],
+        )
+        if records:
+            source.after = chunk.positions[-1]
+        return chunk
+
+    def _put_off(self, source: _Source, fault: Exception) -> None:
+        """Reads the shard again later: with longer pauses, not all readers at the same moment."""
+        source.faults += 1
+        pause = min(self._read_seconds * 2**source.faults, LONGEST_BACKOFF_SECONDS)
+        source.due = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
+        self._warn(fault)
+
+    def _warn(self, fault: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + LOG_SECONDS
+            log.warning("reading %s: %s; trying again", self._stream, fault)
+
+    def _fail(self, fault: StreamError) -> None:
+        with self._changed:
+            self._failure = fault
+            self._changed.notify_all()
+
+
+class KinesisMember(KinesisReader):
+    """The only member of its group: every shard is its own, new ones when they are listed."""
+
+    def __init__(
+        self,
+        client: Any,
+        stream: str,
+        list_shards: Callable[[], list[Shard]],
+        *,
+        stream_id: str,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        self._stream_id = stream_id
+        self._group = group
+        self._checkpoints = checkpoints
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._arriving: dict[str, int | None] = {}
+        self._known: set[str] = set()
+        super().__init__(client, stream, list_shards, read_seconds)
+        self._listed = list_shards()
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """As a reader's; lets go of shards that ended and takes on new ones first."""
+        self._let_go()
+        self._take_on()
+        return super().poll(max_records, timeout)
+
+    def _let_go(self) -> None:
+        with self._changed:
+            ended = [name for name, source in self._sources.items() if source.done]
+        if ended:
+            self._on_revoked(ended)
+            with self._changed:
+                for name in ended:
+                    del self._sources[name]
+                self._changed.notify_all()
+
+    def _take_on(self) -> None:
+        with self._changed:
+            arriving = [shard for shard in self._listed if shard.name not in self._known]
+        if not arriving:
+            return
+        self._arriving = {
+            shard.name: self._checkpoints.load(self._group, self._stream_id, shard.name) for shard in arriving
+        }
+        try:
+            self._on_assigned(dict(self._arriving))
+            self.add([(shard, self._arriving[shard.name]) for shard in arriving])
+            self._known.update(self._arriving)
+        finally:
+            self._arriving = {}
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Saves the positions through the checkpoints, one after the other."""
+        for partition in positions:
+            self._own(partition)
+        for partition, position in positions.items():
+            self._checkpoints.save(self._group, self._stream_id, partition, position)
+
+    def pause(self, partition: str) -> None:
+        """What was fetched ahead stays in its buffer."""
+        with self._changed:
+            self._own(partition).paused = True
+
+    def resume(self, partition: str) -> None:
+        """Goes on where the reader was."""
+        with self._changed:
+            self._own(partition).paused = False
+            self._changed.notify_all()
+
+    def seek(self, partition: str, after: int | None) -> None:
+        """Drops what was fetched ahead and goes on after a position."""
+        if partition in self._arriving:
+            self._arriving[partition] = after
+            return
+        with self._changed:
+            source = self._own(partition)
+            self._bytes -= sum(map(_size, source.chunks))
+            self._sources[partition] = _Source(source.shard, after, pause=self._read_seconds, paused=source.paused)
+            self._changed.notify_all()
+
+    def _own(self, partition: str) -> _Source:
+        source = self._sources.get(partition)
+        if source is None:
+            raise StreamError(f"partition {partition} of {self._stream} is not assigned to this member")
+        return source
+
+    def close(self) -> None:
+        """Gives every shard back first."""
+        if self._stopping:
+            return
+        held = list(self._sources)
+        if held:
+            self._on_revoked(held)
+        super().close()
+
+
+def _size(chunk: Chunk) -> int:
+    return sum(map(len, chunk.values))
+
+
+def _cut(chunk: Chunk, at: int) -> tuple[Chunk, Chunk]:
+    """A chunk in two, the first with ``at`` records."""
+
+    def part(which: slice) -> Chunk:
+        return Chunk(
+            chunk.partition,
+            chunk.keys[which],
+            chunk.values[which],
+            chunk.positions[which],
+            chunk.broker_times[which],
+        )
+
+    return part(slice(at)), part(slice(at, None))

@@ -1,0 +1,379 @@
+"""Streams inside one process, with the semantics of the real wires: for tests of what reads and writes streams.
+
+As unkind as the real ones where the port allows it: positions have gaps, polls hand out at most what was asked for,
+members of a group share partitions and hand them over.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
+
+POSITION_DIGITS = 20
+
+LARGEST_RECORD_BYTES = 1_048_576
+"""Key and value together; as on Kinesis."""
+
+
+@dataclass(slots=True)
+class _Log:
+    """One partition."""
+
+    keys: list[bytes] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    trimmed: int = -1
+    """everything up to this position is gone"""
+    next_position: int = 0
+
+
+class MemoryWire:
+    """Streams in memory; several threads may use it.
+
+    Args:
+        clock: ms since 1970, asked once for each record: the log's own time.
+        position_gap: positions between two records of a partition.
+    """
+
+    def __init__(self, clock: Callable[[], int] | None = None, position_gap: int = 2) -> None:
+        self._clock = clock or (lambda: time.time_ns() // 1_000_000)
+        self._gap = position_gap
+        self._streams: dict[str, MemoryStream] = {}
+        self._incarnations = 0
+
+    def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:  # noqa: ARG002 (nothing expires here)
+        """Creates the stream if it is not there; True if it was created now."""
+        if name in self._streams:
+            return False
+        self._incarnations += 1
+        self._streams[name] = MemoryStream(f"{name}-{self._incarnations:08x}", partitions, self._clock, self._gap)
+        return True
+
+    def open(self, name: str) -> "MemoryStream":
+        """The stream's present incarnation; StreamError if there is none."""
+        if name not in self._streams:
+            raise StreamError(f"there is no stream {name!r}; create it first")
+        return self._streams[name]
+
+    def delete(self, name: str) -> None:
+        """Removes the stream; what reads or writes it gets StreamError from then on."""
+        stream = self._streams.pop(name, None)
+        if stream is not None:
+            stream.gone = True
+
+    def close(self) -> None:
+        """Nothing to give back: what is stored stays for the next test step."""
+
+
+class MemoryStream:
+    """One incarnation of a stream in memory."""
+
+    def __init__(self, stream_id: str, partitions: int, clock: Callable[[], int], gap: int) -> None:
+        self.logs = {str(number): _Log() for number in range(partitions)}
+        self.changed = threading.Condition()
+        self.clock = clock
+        self.groups: dict[str, list[MemoryMember]] = {}
+        self.gone = False
+        self._id = stream_id
+        self._gap = gap
+
+    @property
+    def id(self) -> str:
+        """Name and incarnation."""
+        return self._id
+
+    @property
+    def position_digits(self) -> int:
+        """As on Kafka."""
+        return POSITION_DIGITS
+
+    def partitions(self) -> list[str]:
+        """Names of the partitions, in their natural order."""
+        return list(self.logs)
+
+    def ends(self) -> dict[str, int | None]:
+        """Position of each partition's last record; None: empty."""
+        with self.changed:
+            return {name: log.positions[-1] if log.positions else None for name, log in self.logs.items()}
+
+    def reader(self, after: Mapping[str, int | None]) -> "MemoryReader":
+        """Reads these partitions, each after a position; None: from the oldest record."""
+        return MemoryReader(self, dict(after))
+
+    def member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> "MemoryMember":
+        """Joins a group; positions are kept by ``checkpoints``, as on Kinesis."""
+        return MemoryMember(self, group, checkpoints, on_assigned, on_revoked)
+
+    def writer(self) -> "MemoryWriter":
+        """A new writer."""
+        return MemoryWriter(self)
+
+    def partition_of(self, key: bytes) -> str:
+        """Where a key's records go: any function of the key alone will do."""
+        return str(sum(key) % len(self.logs))
+
+    def append(self, key: bytes, value: bytes) -> None:
+        """Puts one record at the end of its partition."""
+        with self.changed:
+            self.check()
+            log = self.logs[self.partition_of(key)]
+            log.keys.append(key)
+            log.values.append(value)
+            log.positions.append(log.next_position)
+            log.times.append(self.clock())
+            log.next_position += 1 + self._gap
+            self.changed.notify_all()
+
+    def trim(self, partition: str, through: int) -> None:
+        """Forgets the records up to a position, as retention does."""
+        with self.changed:
+            log = self.logs[partition]
+            keep = _first_after(log, through)
+            for column in (log.keys, log.values, log.positions, log.times):
+                del column[:keep]
+            log.trimmed = max(log.trimmed, through)
+
+    def check(self) -> None:
+        """StreamError once the stream was deleted."""
+        if self.gone:
+            raise StreamError(f"stream {self._id} was deleted")
+
+
+def _first_after(log: _Log, after: int | None) -> int:
+    """Index of the first record after a position (None: the oldest)."""
+    if after is None:
+        return 0
+    low, high = 0, len(log.positions)
+    while low < high:
+        middle = (low + high) // 2
+        if log.positions[middle] <= after:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class MemoryReader:
+    """Reads some partitions."""
+
+    def __init__(self, stream: MemoryStream, after: dict[str, int | None]) -> None:
+        self._stream = stream
+        self._after: dict[str, int | None] = {}
+        self._paused: set[str] = set()
+        for partition, position in after.items():
+            self._start(partition, position)
+
+    def _start(self, partition: str, after: int | None) -> None:
+        log = self._stream.logs.get(partition)
+        if log is None:
+            raise StreamError(f"stream {self._stream.id} has no partition {partition!r}")
+        if after is not None and after < log.trimmed:
+            raise PositionLostError(f"position {after} of {self._stream.id}/{partition} was removed by retention")
+        self._after[partition] = after
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """The next records, at most one chunk a partition; waits up to ``timeout`` seconds for the first."""
+        deadline = time.monotonic() + timeout
+        with self._stream.changed:
+            while True:
+                self._stream.check()
+                chunks = self._take(max_records)
+                remaining = deadline - time.monotonic()
+                if chunks or remaining <= 0:
+                    return chunks
+                self._stream.changed.wait(remaining)
+
+    def _take(self, max_records: int) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        room = max_records
+        for partition in list(self._after):
+            if room <= 0:
+                break
+            if partition in self._paused:
+                continue
+            log = self._stream.logs[partition]
+            after = self._after[partition]
+            if after is not None and after < log.trimmed:
+                raise PositionLostError(f"position {after} of {self._stream.id}/{partition} was removed by retention")
+            start = _first_after(log, after)
+            stop = min(start + room, len(log.positions))
+            if start == stop:
+                continue
+            chunks.append(
+                Chunk(
+                    partition,
+                    list(log.keys[start:stop]),
+                    log.values[start:stop],
+                    log.positions[start:stop],
+                    log.times[start:stop],
+                )
+            )
+            room -= stop - start
+            # Read partitions move to the back, so that a small max_records starves none.
+            del self._after[partition]
+            self._after[partition] = chunks[-1].positions[-1]
+        return chunks
+
+    def lag(self) -> dict[str, int]:
+        """Records not yet read, per partition."""
+        with self._stream.changed:
+            logs = self._stream.logs
+            return {
+                name: len(logs[name].positions) - _first_after(logs[name], after) for name, after in self._after.items()
+            }
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class MemoryMember(MemoryReader):
+    """Shares the partitions with the group's other members: the n-th of m members takes every m-th partition."""
+
+    def __init__(
+        self,
+        stream: MemoryStream,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> None:
+        super().__init__(stream, {})
+        self._group = group
+        self._checkpoints = checkpoints
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._members = stream.groups.setdefault(group, [])
+        with stream.changed:
+            self._members.append(self)
+            stream.changed.notify_all()
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """As a reader's; takes and gives partitions first."""
+        self._balance()
+        return super().poll(max_records, timeout)
+
+    def _balance(self) -> None:
+        with self._stream.changed:
+            if self not in self._members:
+                raise StreamError(f"this member of group {self._group} is closed")
+            share = self._stream.partitions()[self._members.index(self) :: len(self._members)]
+            leaving = [name for name in self._after if name not in share]
+        if leaving:
+            self._on_revoked(leaving)
+            self._drop(leaving)
+        with self._stream.changed:
+            held = {name for member in self._members for name in member._after}
+            arriving = [name for name in share if name not in held]
+            for name in arriving:
+                self._after[name] = None  # held from now on, so that no other member takes it meanwhile
+        if arriving:
+            starts = {name: self._checkpoints.load(self._group, self._stream.id, name) for name in arriving}
+            for name, after in starts.items():
+                self._start(name, after)
+            self._on_assigned(starts)
+
+    def _drop(self, partitions: list[str]) -> None:
+        with self._stream.changed:
+            for name in partitions:
+                del self._after[name]
+                self._paused.discard(name)
+            self._stream.changed.notify_all()
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Saves the positions through the checkpoints."""
+        for partition in positions:
+            self._own(partition)
+        for partition, position in positions.items():
+            self._checkpoints.save(self._group, self._stream.id, partition, position)
+
+    def pause(self, partition: str) -> None:
+        """No more of this partition until ``resume``."""
+        self._own(partition)
+        self._paused.add(partition)
+
+    def resume(self, partition: str) -> None:
+        """The end of a pause."""
+        self._own(partition)
+        self._paused.discard(partition)
+
+    def seek(self, partition: str, after: int | None) -> None:
+        """Goes on after a position."""
+        self._own(partition)
+        self._start(partition, after)
+
+    def _own(self, partition: str) -> None:
+        if partition not in self._after:
+            raise StreamError(f"partition {partition} of {self._stream.id} is not assigned to this member")
+
+    def close(self) -> None:
+        """Leaves the group."""
+        if self not in self._members:
+            return
+        held = list(self._after)
+        if held:
+            self._on_revoked(held)
+        with self._stream.changed:
+            self._members.remove(self)
+        self._drop(held)
+
+
+class MemoryWriter:
+    """Appends at once."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self._stream = stream
+        self._failure: StreamError | None = None
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Appends; StreamError for a record that is too large, and from then on."""
+        self.flush(0)
+        for key, value in zip(keys, values, strict=True):
+            if len(key) + len(value) > LARGEST_RECORD_BYTES:
+                self._failure = StreamError(
+                    f"a record of {len(key) + len(value)} bytes is more than {self._stream.id} takes"
+                )
+                raise self._failure
+            self._stream.append(key, value)
+
+    def flush(self, timeout: float) -> None:  # noqa: ARG002 (nothing is ever queued)
+        """Everything is written already; StreamError if something was refused."""
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MemoryCheckpoints:
+    """Positions in memory; an older one never overwrites a newer."""
+
+    def __init__(self) -> None:
+        self.saved: dict[tuple[str, str, str], int] = {}
+
+    def load(self, group: str, stream: str, partition: str) -> int | None:
+        """The last saved position, or None."""
+        return self.saved.get((group, stream, partition))
+
+    def save(self, group: str, stream: str, partition: str, position: int) -> None:
+        """Keeps the position if it is newer."""
+        key = (group, stream, partition)
+        self.saved[key] = max(position, self.saved.get(key, position))
