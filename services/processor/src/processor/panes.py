@@ -45,11 +45,12 @@ class ProductName(NamedTuple):
 
     event_time: int
     position: int
+    partition: str
     name: str
 
     def is_later_than(self, other: "ProductName | None") -> bool:
-        """The rule for the name on the board: latest event time, then highest position."""
-        return other is None or self[:2] > other[:2]
+        """The rule for the name on the board: latest event time, then highest position, then last partition."""
+        return other is None or self[:3] > other[:3]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +165,7 @@ def summarise(
         categories=category_cells,
         countries=country_cells,
         minutes=_used_names(minute_cells),
-        product_names=_product_names(batch),
+        product_names=_product_names(batch, partition),
     )
 
 
@@ -198,7 +199,7 @@ def _used_names(cells_: Cells) -> Cells:
     )
 
 
-def _product_names(batch: Batch) -> dict[str, ProductName]:
+def _product_names(batch: Batch, partition: str) -> dict[str, ProductName]:
     """Each product's latest name in the batch."""
     if not len(batch):
         return {}
@@ -207,6 +208,8 @@ def _product_names(batch: Batch) -> dict[str, ProductName]:
     last_line = {batch.product_ids[line]: line for line in by_time}
     times, line_order = batch.event_times.tolist(), batch.line_order.tolist()
     return {
-        product: ProductName(times[line_order[line]], batch.positions[line_order[line]], batch.product_names[line])
+        product: ProductName(
+            times[line_order[line]], batch.positions[line_order[line]], partition, batch.product_names[line]
+        )
         for product, line in last_line.items()
     }

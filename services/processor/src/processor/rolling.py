@@ -34,6 +34,7 @@ class _Pane:
         self.runs: list[tuple[Int64s, Int64s]] = []
 
     def add(self, slots: Int64s, sums: Int64s) -> None:
+        """Adds sums of distinct slots."""
         self.runs.append((slots, sums))
         if len(self.runs) > _RUNS_BEFORE_MERGE:
             self.merged()
@@ -110,7 +111,9 @@ class RollingTable:
                 starts = panes[chosen] - panes[chosen] % window.pane_ms
                 for pane_start, rows in _runs(starts):
                     run = chosen[rows]
-                    self._levels[index].setdefault(pane_start, _Pane()).add(slots[run], sums[run])
+                    one_pane = (panes[run] == panes[run[0]]).all()
+                    distinct = (slots[run], sums[run]) if one_pane else group(slots[run], sums[run])
+                    self._levels[index].setdefault(pane_start, _Pane()).add(*distinct)
 
     def dump(self) -> Cells:
         """All panes as cells. A fresh table that has advanced to the same ``as_of`` and adds them is equal to this."""

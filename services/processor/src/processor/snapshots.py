@@ -70,7 +70,7 @@ def encode(delta: Delta) -> bytes:
                 for table, part in delta.cells.items()
             },
             "product_names": {
-                product: [name.event_time, str(name.position), name.name]
+                product: [name.event_time, str(name.position), name.partition, name.name]
                 for product, name in delta.product_names.items()
             },
             "sent": list(delta.sent.items()),
@@ -109,8 +109,8 @@ def decode(payload: bytes) -> Delta:
             for table, (names, panes, codes, sums, columns) in document["cells"].items()
         },
         product_names={
-            product: ProductName(event_time, int(position), name)
-            for product, (event_time, position, name) in document["product_names"].items()
+            product: ProductName(event_time, int(position), partition, name)
+            for product, (event_time, position, partition, name) in document["product_names"].items()
         },
         sent=dict(document["sent"]),
     )
