@@ -1,0 +1,167 @@
+"""What the live numbers should be, from what is stored: DuckDB over the Parquet objects of S3.
+
+The SQL (in ``sql/``) is written from the contract alone. It works with quantities, prices and discounts, shares no code
+with the processor, and believes no stored sum.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sales.times import format_time
+from tillstream.stored import Chain, Extent, Progress, Store, StoredError, StoredObject, hour_folders
+
+_TOTALS = ("orders", "sales_minor", "returns", "refunded_minor", "revenue_minor", "units")
+_MEASURES = ("units", "revenue", "orders")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The numbers of one tick. Amounts in minor units."""
+
+    totals: dict[str, dict[str, int]]
+    """window: measure of its ``aov`` hash: value"""
+    products: dict[tuple[str, str], list[tuple[str, int]]] = field(default_factory=dict)
+    """(window, measure): (product id, value), best first"""
+    groups: dict[tuple[str, str, str], dict[str, int]] = field(default_factory=dict)
+    """(window, group, measure): name to value"""
+    trends: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    """(region, or "" for all; measure): minute to value"""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """product id: the names it may have. Of several in the latest event (or at one position of several partitions)
+    each is as right as the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many events there are up to the tick."""
+
+    stored: int
+    accepted: int
+    repeated: int
+    """duplicates and conflicts"""
+    repeated_lately: int
+    """of these, those whose event time the windows still cover"""
+
+
+class Facts:
+    """What is stored of some positions, as tables of one DuckDB database."""
+
+    def __init__(self, database: "duckdb.DuckDBPyConnection", directory: Path) -> None:
+        """Creates the tables.
+
+        Args:
+            database: empty.
+            directory: empty; takes the downloaded objects, and what DuckDB has no memory for.
+        """
+        self._database = database
+        self._directory = directory
+        database.execute("SET temp_directory = ?", [str(directory / "spill")])
+        database.execute(_sql("tables"))
+
+    def load(
+        self,
+        archive: Store,
+        chains: Iterable[Chain],
+        positions: Mapping[str, str],
+        span: tuple[int, int] | None,
+        progress: Progress,
+    ) -> list[str]:
+        """Fetches the objects that can hold events up to the positions and, with a span (ms), inside it.
+
+        Returns:
+            The keys of objects that are marked done but not there.
+
+        Raises:
+            StoredError: a marker names something that is no object of the orders.
+        """
+        folders = None if span is None else set(hour_folders(*span))
+        wanted: list[tuple[str, StoredObject, Extent, str, int]] = []
+        for chain in chains:
+            for extent in chain.extents:
+                if extent.after is not None and extent.after >= positions[chain.path]:
+                    continue
+                for item in extent.objects:
+                    place = archive.place(item.key)
+                    if place is None or place.hour is None:
+                        raise StoredError(f"the marker after {extent.after} of {chain.path} names {item.key!r}")
+                    if folders is None or (place.date, place.hour) in folders:
+                        wanted.append((item.key, item, extent, place.date, place.hour))
+        there = archive.download([key for key, *_ in wanted], self._directory, progress)
+        rows = [
+            (number, key, date, hour, extent.stream, extent.partition, extent.after, extent.end, item.rows, item.orders)
+            for number, (key, item, extent, date, hour) in enumerate(wanted)
+            if key in there
+        ]
+        self._fill("objects", rows)
+        if there:
+            self._database.execute(_sql("load"), {"files": [str(path) for path in there.values()]})
+        return [key for key, *_ in wanted if key not in there]
+
+    def apply(self, positions: Mapping[str, str], windows: Mapping[str, tuple[int, int]]) -> None:
+        """Chooses what was applied up to the positions and what of it counts; once.
+
+        Args:
+            positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
+            windows: name to start and end (exclusive), ms since 1970.
+        """
+        self._fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
+        self._fill("windows", [(name, *bounds) for name, bounds in windows.items()])
+        self._database.execute(_sql("applied"))
+
+    def expected(self, *, as_of: int, start: int, top_k: int) -> Expected:
+        """The numbers of the tick.
+
+        Args:
+            as_of: ms since 1970.
+            start: of the longest window, ms since 1970.
+            top_k: how many products are shown.
+        """
+        expected = Expected(
+            totals={name: dict(zip(_TOTALS, values, strict=True)) for name, *values in self._ask("totals")}
+        )
+        for name, measure, product, value in self._ask("products", {"top": top_k}):
+            expected.products.setdefault((name, measure), []).append((product, value))
+        for name, group, label, *values in self._ask("groups"):
+            for measure, value in zip(_MEASURES, values, strict=True):
+                expected.groups.setdefault((name, group, measure), {})[label] = value
+        # Whole minutes: from the first that lies inside the window to the one that has begun at as_of.
+        minutes = {"start": -(-start // 60_000) * 60_000, "end": as_of - as_of % 60_000 + 60_000}
+        for region, minute, *values in self._ask("trends", minutes):
+            for measure, value in zip(_MEASURES, values, strict=True):
+                expected.trends.setdefault((region, measure), {})[format_time(minute)] = value
+        expected.names.update(self._ask("names", {"start": start}))
+        return expected
+
+    def faults(self) -> list[tuple[str, str, str, str]]:
+        """Where what is stored contradicts its markers or itself: what, place, expected, found."""
+        return [(what, place, expected, found) for what, place, expected, found in self._ask("faults")]
+
+    def counts(self, start: int) -> Counts:
+        """How many events there are; ``start`` (ms) begins the longest window. For facts without a span."""
+        [row] = self._ask("counts", {"start": start})
+        return Counts(*row)
+
+    def size(self) -> tuple[int, int]:
+        """Objects and order lines loaded."""
+        [(objects, lines)] = self._database.execute(
+            "SELECT (SELECT count(*) FROM objects), (SELECT count(*) FROM lines)"
+        ).fetchall()
+        return objects, lines
+
+    def _ask(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._database.execute(_sql(name), parameters).fetchall()
+
+    def _fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            columns = ", ".join("unnest(?)" for _ in rows[0])
+            lists = [list(column) for column in zip(*rows, strict=True)]
+            self._database.execute(f"INSERT INTO {table} SELECT {columns}", lists)
+
+
+def _sql(name: str) -> str:
+    return (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")

@@ -1,0 +1,24 @@
+-- What the tick had applied, with the amounts worked out again from quantity, price and discount (never the stored
+-- sums), and of that what counts: of events with one identity (order_id, event_time) the one at the lowest position.
+CREATE TABLE applied AS
+WITH priced AS (
+    SELECT
+        l.*,
+        CASE l.type WHEN 'return' THEN -1 ELSE 1 END AS sign,
+        abs(l.quantity) * l.unit_amount AS whole
+    FROM lines AS l
+    JOIN tick AS t USING (stream, partition)
+    WHERE l.position <= t.position
+)
+SELECT *, sign * (whole - (whole * discount_percent + 50) // 100) AS net
+FROM priced;
+
+CREATE TABLE counted AS
+WITH standing AS (
+    SELECT stream, partition, order_id, event_ms, min(position) AS position
+    FROM applied
+    GROUP BY ALL
+)
+SELECT a.*
+FROM applied AS a
+SEMI JOIN standing AS s USING (stream, partition, order_id, event_ms, position);

@@ -1,0 +1,283 @@
+"""The read side of what the sink stored in S3: which positions are covered, and by which objects.
+
+The sink cuts each partition into *extents* ``(after, end]`` and writes a ``.done`` marker when the last object of one
+is there. Only what an unbroken chain of markers from the origin covers is known to be whole; readers that need
+certainty read exactly the objects that these markers name.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from sales.settings import AwsSettings, StoreSettings
+
+PARALLEL_REQUESTS = 16
+"""S3 requests under way at once: answers take tens of milliseconds, nearly all of it waiting."""
+
+ORIGIN = "origin"
+"""What the first extent of a partition has for a name, where others have the position they come after."""
+
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many are done."""
+
+
+class StoredError(Exception):
+    """What is stored breaks its own contract; the message says which key and how."""
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """One Parquet object as its marker names it."""
+
+    key: str
+    rows: int
+    orders: int
+    bytes: int
+    digest: str
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """One ``.done`` marker: everything of one partition in ``(after, end]`` is stored."""
+
+    stream: str
+    """the stream's id"""
+    partition: str
+    after: str | None
+    """fixed width; None: from the oldest record on"""
+    end: str
+    """fixed width, inclusive"""
+    read: int
+    """messages"""
+    stored: int
+    """well-formed events"""
+    rejected: int
+    """malformed messages"""
+    objects: list[StoredObject]
+
+
+_decode_extent = msgspec.json.Decoder(Extent).decode
+
+
+@dataclass(slots=True)
+class Chain:
+    """One partition's extents, in order and without a gap, as far as they are known."""
+
+    stream: str
+    partition: str
+    extents: list[Extent] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: str) -> "Chain":
+        """An empty chain of ``<stream id>/<partition>``."""
+        stream, _, partition = path.rpartition("/")
+        return cls(stream, partition)
+
+    @property
+    def path(self) -> str:
+        """``<stream id>/<partition>``, as the board's positions have it."""
+        return f"{self.stream}/{self.partition}"
+
+    @property
+    def end(self) -> str | None:
+        """Everything up to this position is stored; None: nothing yet."""
+        return self.extents[-1].end if self.extents else None
+
+    def covers(self, position: str) -> bool:
+        """Is everything up to this position (fixed width) stored?"""
+        return self.end is not None and self.end >= position
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an object lies, read from its key."""
+
+    table: str
+    """orders, rollups, dead-letters"""
+    date: str
+    hour: int | None
+    stream: str
+    partition: str
+    first: str
+    """fixed-width position of the first event inside"""
+
+
+_KEY = re.compile(
+    r"(?P<table>[a-z-]+)/dt=(?P<date>\d{4}-\d\d-\d\d)/(?:hour=(?P<hour>\d\d)/)?"
+    r"(?P<stream>[^/+]+)\+(?P<partition>[^/+]+)\+(?P<first>\d+)\.parquet"
+)
+
+
+class Store:
+    """Reads the bucket. Every method may block for as long as S3 takes, retries included.
+
+    All raise ``botocore.exceptions.BotoCoreError`` or ``ClientError`` when S3 stays away or refuses.
+    """
+
+    def __init__(self, client: Any, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    @classmethod
+    def open(cls, settings: StoreSettings) -> "Store":
+        """The store that the settings name; calls nothing yet."""
+        return cls(aws_client("s3", settings), settings.s3_bucket, settings.s3_prefix)
+
+    def extend(self, chain: Chain, *, since: datetime | None = None) -> None:
+        """Adds what has been marked done since the last call.
+
+        Args:
+            chain: is changed.
+            since: leave out markers older than this, but for the newest of them (the chain then starts there). For
+                those who know that older extents hold nothing they need.
+
+        Raises:
+            StoredError: a marker contradicts its own name.
+        """
+        folder = f"{self._prefix}_extents/{chain.path}/"
+        pinned: dict[str, datetime | None] = {}
+        for item in self.listing(folder, after=folder if chain.end is None else f"{folder}{chain.end}"):
+            name, _, kind = item["Key"].removeprefix(folder).rpartition(".")
+            if kind == "done":
+                pinned[name] = item["LastModified"]
+            elif kind == "json":
+                pinned.setdefault(name, None)
+        if chain.end is not None:
+            pinned.pop(ORIGIN, None)  # sorts behind every number, and is long known
+        # An extent that is pinned and not done ends the chain; so does a first one that nothing leads to.
+        names = list(takewhile(pinned.get, sorted(pinned, key=lambda name: (name != ORIGIN, name))))
+        if names[:1] != [chain.end or ORIGIN]:
+            return
+        if since is not None and chain.end is None:
+            old = sum(1 for name in names if (pinned[name] or since) < since)
+            names = names[max(old - 1, 0) :]
+        keys = [f"{folder}{name}.done" for name in names]
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            for name, key, raw in zip(names, keys, pool.map(self.get, keys), strict=True):
+                if chain.end not in (None, name):
+                    return
+                chain.extents.append(_extent(key, name, raw, chain))
+
+    def get(self, key: str) -> bytes:
+        """One object, whole. The key is taken as it is, prefix included."""
+        body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        return body
+
+    def listing(self, start: str, *, after: str = "") -> Iterator[Mapping[str, Any]]:
+        """Every object whose key (prefix included) begins with ``start``, in key order, as S3 lists it."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=start, StartAfter=after
+        )
+        for page in pages:
+            yield from page.get("Contents", ())
+
+    def keys(self, folder: str) -> list[str]:
+        """The keys of the Parquet objects under a folder (given without the prefix)."""
+        listed = (item["Key"] for item in self.listing(self._prefix + folder))
+        return [key for key in listed if key.endswith(".parquet")]
+
+    def hours(self, table: str) -> list[str]:
+        """The folders of a table that have a date: ``orders/dt=2026-11-20/``, oldest first, without the prefix."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{self._prefix}{table}/", Delimiter="/"
+        )
+        return [
+            folder["Prefix"].removeprefix(self._prefix) for page in pages for folder in page.get("CommonPrefixes", ())
+        ]
+
+    def place(self, key: str) -> Placed | None:
+        """What a key says; None where it is no object of a table."""
+        match = _KEY.fullmatch(key.removeprefix(self._prefix))
+        if match is None:
+            return None
+        hour = match["hour"]
+        return Placed(
+            table=match["table"],
+            date=match["date"],
+            hour=None if hour is None else int(hour),
+            stream=match["stream"],
+            partition=match["partition"],
+            first=match["first"],
+        )
+
+    def download(
+        self, keys: Collection[str], directory: Path, progress: Progress = lambda _done, _of: None
+    ) -> dict[str, Path]:
+        """Fetches objects into ``directory``, as ``<number>.parquet`` in the order given; those that are gone are
+        missing in the answer.
+
+        Args:
+            keys: prefix included.
+            directory: exists.
+            progress: called on this thread.
+        """
+        there: dict[str, Path] = {}
+
+        def fetch(item: tuple[int, str]) -> Path | None:
+            number, key = item
+            path = directory / f"{number}.parquet"
+            try:
+                body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                    return None
+                raise
+            with path.open("wb") as file:
+                for piece in body.iter_chunks(1 << 20):
+                    file.write(piece)
+            return path
+
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            for count, (key, path) in enumerate(zip(keys, pool.map(fetch, enumerate(keys)), strict=True), start=1):
+                if path is not None:
+                    there[key] = path
+                progress(count, len(keys))
+        return there
+
+
+def aws_client(service: str, settings: AwsSettings) -> Any:
+    """A boto3 client as the settings ask for it; credentials come the way boto3 finds them."""
+    # A local store has no DNS name for each bucket.
+    style = {} if settings.aws_endpoint_url is None else {"s3": {"addressing_style": "path"}}
+    return boto3.client(
+        service,
+        region_name=settings.aws_region,
+        endpoint_url=settings.aws_endpoint_url,
+        config=Config(
+            max_pool_connections=PARALLEL_REQUESTS,
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 5},
+            **style,
+        ),
+    )
+
+
+def hour_folders(start_ms: int, end_ms: int) -> list[tuple[str, int]]:
+    """Each ``(date, hour)`` in UTC that ``[start, end)`` touches; both in ms since 1970."""
+    hours = range(start_ms // 3_600_000, -(-end_ms // 3_600_000))
+    moments = (datetime.fromtimestamp(hour * 3600, UTC) for hour in hours)
+    return [(moment.strftime("%Y-%m-%d"), moment.hour) for moment in moments]
+
+
+def _extent(key: str, name: str, raw: bytes, chain: Chain) -> Extent:
+    try:
+        extent = _decode_extent(raw)
+    except msgspec.MsgspecError as error:
+        raise StoredError(f"{key} is no marker: {error}") from error
+    after = None if name == ORIGIN else name
+    if (extent.stream, extent.partition, extent.after) != (chain.stream, chain.partition, after):
+        raise StoredError(f"{key} speaks of {extent.stream}/{extent.partition} after {extent.after}")
+    if after is not None and extent.end <= after:
+        raise StoredError(f"{key} ends at {extent.end}, before it begins")
+    return extent

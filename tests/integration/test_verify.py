@@ -1,0 +1,439 @@
+"""``verify`` is believed only because every kind of wrong number makes it fail."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import typer
+from typer.testing import CliRunner, Result
+
+from sales.settings import AwsSettings
+from support import world as small
+from support.world import Event, Item, World, a_world
+from tillstream.stored import aws_client
+from tillstream.verify import NotCoveredError, Report, VerifySettings, verify, verify_board
+
+PREFIX = "team-a/"
+
+
+class Shop:
+    """A small world, stored and published, that can be tampered with."""
+
+    def __init__(self, world: World, settings: VerifySettings, client: Any) -> None:
+        self.world = world
+        self.settings = settings
+        self.redis = client
+        self.bucket = settings.s3_bucket
+        self.s3 = aws_client("s3", settings)
+
+    def verify(self, *, timeout: float = 0, everything: bool = True) -> Report:
+        return verify_board(self.settings, timeout=timeout, everything=everything)
+
+    def keys(self, folder: str) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=PREFIX + folder)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def get(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return body
+
+    def put(self, key: str, body: bytes | str) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def rewrite(self, key: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        """Replaces an object by one with other rows."""
+        lines = change(small.lines_of(self.get(key)))
+        self.put(key, small.encode(small.table_of(lines)))
+
+
+@pytest.fixture
+def open_shop(
+    redis_url: str, redis_client: "redis.Redis", aws_settings: AwsSettings, s3_bucket: str
+) -> Callable[..., Shop]:
+    """Stores and publishes a world."""
+
+    def open_(**changes: Any) -> Shop:
+        world = a_world(**changes)
+        settings = VerifySettings(
+            redis_url=redis_url,  # type: ignore[arg-type]  # pydantic makes a secret of it
+            aws_endpoint_url=aws_settings.aws_endpoint_url,
+            s3_bucket=s3_bucket,
+            s3_prefix=PREFIX,
+            windows=" ".join(world.windows),  # type: ignore[arg-type]  # parsed as the environment's text is
+            top_k=world.top_k,
+        )
+        shop = Shop(world, settings, redis_client)
+        small.publish(world, redis_client)
+        small.store(world, shop.s3, s3_bucket, PREFIX)
+        return shop
+
+    return open_
+
+
+def differences(report: Report) -> list[tuple[str, str, str, str]]:
+    return [(d.place, d.name, d.expected, d.found) for check in report.checks for d in check.differences]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_true_board_is_equal(open_shop: Callable[..., Shop], seed: int) -> None:
+    report = open_shop(seed=seed).verify()
+    assert differences(report) == []
+    assert report.equal
+    assert report.compared > 800
+
+
+def test_reading_only_what_the_windows_need_comes_to_the_same(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    whole, needed = shop.verify(everything=True), shop.verify(everything=False)
+    assert needed.equal
+    assert needed.objects < whole.objects
+
+
+@pytest.mark.parametrize("windows", [("1m",), ("5m", "1h"), ("15m",)])
+def test_other_windows_are_recomputed_as_well(open_shop: Callable[..., Shop], windows: tuple[str, ...]) -> None:
+    report = open_shop(windows=windows).verify()
+    assert differences(report) == []
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 9])
+def test_a_short_top_list_is_exact(open_shop: Callable[..., Shop], top_k: int) -> None:
+    report = open_shop(top_k=top_k).verify()
+    assert differences(report) == []
+
+
+def test_an_empty_window_is_compared_too(open_shop: Callable[..., Shop]) -> None:
+    quiet = [Event("one", position=100, event_ms=small.AS_OF - 4_000_000), Event("two", position=7, partition="1")]
+    shop = open_shop(events=quiet, applied={"0": 100, "1": 6}, cuts={"0": [100], "1": [7]}, malformed={})
+    assert differences(shop.verify()) == []
+    assert shop.redis.hget("sales:1m:aov", "orders") == b"0"
+
+
+# One number of every kind of key; tests/unit/test_verify_compare.py changes each single number of a board.
+
+ZSETS = [
+    "5m:product:units",
+    "1h:product:revenue",
+    *(f"15m:category:{measure}" for measure in ("units", "revenue", "orders")),
+    *(f"24h:region:{measure}" for measure in ("units", "revenue", "orders")),
+    *(f"1h:country:{measure}" for measure in ("units", "revenue", "orders")),
+]
+
+
+@pytest.mark.parametrize("key", ZSETS)
+def test_a_wrong_score_is_found(open_shop: Callable[..., Shop], key: str) -> None:
+    shop = open_shop()
+    [(member, score)] = shop.redis.zrange(f"sales:{key}", 0, 0, withscores=True)
+    shop.redis.zincrby(f"sales:{key}", 1, member)
+    [difference] = differences(shop.verify(everything=False))
+    assert difference == (f"sales:{key}", member.decode(), f"{score:.0f}", f"{score + 1:.0f}")
+
+
+@pytest.mark.parametrize("measure", ["units", "revenue", "orders"])
+@pytest.mark.parametrize("place", ["", "region:Europe:"])
+def test_a_wrong_minute_of_a_trend_is_found(open_shop: Callable[..., Shop], place: str, measure: str) -> None:
+    shop = open_shop()
+    key = f"sales:trend:{place}{measure}"
+    minute, value = next(iter(shop.redis.hgetall(key).items()))
+    shop.redis.hincrby(key, minute, 1)
+    [difference] = differences(shop.verify(everything=False))
+    assert difference == (key, minute.decode(), value.decode(), str(int(value) + 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("orders", "1000"),
+        ("sales_minor", "0"),
+        ("aov_minor", "1"),
+        ("returns", "1000"),
+        ("refunded_minor", "1"),
+        ("revenue_minor", "0"),
+        ("units", "1000"),
+        ("revenue", "12.345"),
+        ("aov", "1"),
+        ("window_start", "2026-11-20T07:47:34.000Z"),
+        ("window_end", "2026-11-20T07:52:40.000Z"),
+        ("as_of", "2026-11-20T07:52:33.122Z"),
+        ("currency", "EUR"),
+    ],
+)
+def test_a_wrong_total_is_found(open_shop: Callable[..., Shop], field: str, wrong: str) -> None:
+    shop = open_shop()
+    shop.redis.hset("sales:5m:aov", field, wrong)
+    assert ("sales:5m:aov", field, wrong) in {(p, n, f) for p, n, _, f in differences(shop.verify(everything=False))}
+
+
+def test_a_window_that_is_not_there_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.redis.delete("sales:1h:aov")
+    assert "sales:1h:aov" in {place for place, *_ in differences(shop.verify())}
+
+
+def test_a_wrong_name_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.redis.hset("sales:products", "P0", "Something else")
+    assert differences(shop.verify()) == [("sales:products", "P0", "Product 0 (soon)", "Something else")]
+    shop.redis.hdel("sales:products", "P0")
+    shop.redis.hset("sales:products", "nobody", "Nobody")
+    assert {name for _, name, *_ in differences(shop.verify())} == {"P0", "nobody"}
+
+
+@pytest.mark.parametrize("field", ["accepted", "duplicates", "dead_letters:conflict"])
+def test_a_wrong_count_is_found(open_shop: Callable[..., Shop], field: str) -> None:
+    shop = open_shop()
+    shop.redis.hincrby("sales:status", field, 1)
+    assert "status" in {place for place, *_ in differences(shop.verify())}
+
+
+def test_a_wrong_count_of_dead_letters_is_found_when_the_tick_is_at_the_end(open_shop: Callable[..., Shop]) -> None:
+    world = a_world()
+    shop = open_shop(applied={partition: ends[-1] for partition, ends in world.cuts.items()})
+    assert shop.verify().equal
+    shop.redis.hincrby("sales:status", "dead_letters", 1)
+    assert differences(shop.verify()) == [("status", "dead letters without conflicts", "1", "2")]
+
+
+def test_of_products_that_tie_the_wrong_one_at_the_last_place_is_found(open_shop: Callable[..., Shop]) -> None:
+    tied = tuple(Item(product, 2, 100, product) for product in ("A", "B", "É"))
+    shop = open_shop(
+        events=[Event("tied", position=100, items=tied)],
+        applied={"0": 100, "1": 0},
+        cuts={"0": [100], "1": [0]},
+        malformed={},
+        top_k=2,
+    )
+    assert shop.verify().equal
+    assert shop.redis.zrevrange("sales:1m:product:units", 0, -1) == ["É".encode(), b"B"]
+    shop.redis.zrem("sales:1m:product:units", "B")
+    shop.redis.zadd("sales:1m:product:units", {"A": 2})
+    assert {name for place, name, *_ in differences(shop.verify()) if place.startswith("sales:1m")} == {"A", "B"}
+
+
+def test_a_tick_that_has_applied_less_than_it_says_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.redis.hset("sales:positions", f"{small.STREAM}/0", small.position_text(shop.world.applied["0"] + 1))
+    assert not shop.verify(everything=False).equal
+
+
+# What is stored: every kind of damage.
+
+
+def test_a_row_that_was_lost_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[0]
+    shop.rewrite(key, lambda lines: lines[:-1])
+    assert "rows of an object" in {name for _, name, *_ in differences(shop.verify())}
+
+
+def test_a_row_that_was_doubled_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.rewrite(shop.keys("orders/")[-1], lambda lines: [*lines, lines[0]])
+    found = {name for _, name, *_ in differences(shop.verify())}
+    assert {"rows of an object", "lines of an order"} <= found
+
+
+def test_a_row_that_was_exchanged_for_another_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.rewrite(shop.keys("orders/")[-1], lambda lines: [*lines[1:], lines[-1]])
+    assert "lines of an order" in {name for _, name, *_ in differences(shop.verify())}
+
+
+@pytest.mark.parametrize("column", ["gross_amount", "discount_amount", "net_amount", "profit_amount"])
+def test_a_stored_amount_that_does_not_follow_is_found(open_shop: Callable[..., Shop], column: str) -> None:
+    shop = open_shop()
+    shop.rewrite(shop.keys("orders/")[-1], lambda lines: [{**lines[0], column: 10_001}, *lines[1:]])
+    assert [name for _, name, *_ in differences(shop.verify())] == ["amounts of a line"]
+
+
+@pytest.mark.parametrize("column", ["quantity", "unit_amount"])
+def test_a_stored_number_that_changes_the_sums_is_found_twice(open_shop: Callable[..., Shop], column: str) -> None:
+    shop = open_shop()
+    world = shop.world
+    priced = (e for e in world.counted() if e.event_ms <= world.as_of and all(item.unit_amount for item in e.items))
+    recent = max(priced, key=lambda event: event.event_ms)
+    [key] = [
+        key
+        for key in shop.keys("orders/")
+        if any(
+            row["position"] == small.position_text(recent.position) and row["partition"] == recent.partition
+            for row in small.lines_of(shop.get(key))
+        )
+    ]
+
+    def change(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {**line, column: line[column] + recent.sign} if line["order_id"] == recent.order_id else line
+            for line in lines
+        ]
+
+    shop.rewrite(key, change)
+    places = {place.split("/")[0] for place, *_ in differences(shop.verify())}
+    assert any(place.startswith("sales:") for place in places)
+    assert small.STREAM in places
+
+
+def test_a_row_that_is_not_of_its_extent_or_hour_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.rewrite(
+        shop.keys("orders/")[-1], lambda lines: [{**line, "position": small.position_text(10**9)} for line in lines]
+    )
+    assert "a row outside its extent" in {name for _, name, *_ in differences(shop.verify())}
+    shop.rewrite(
+        shop.keys("orders/")[0],
+        lambda lines: [{**line, "event_time": line["event_time"].replace(year=2024)} for line in lines],
+    )
+    assert "a row in the wrong hour" in {name for _, name, *_ in differences(shop.verify())}
+
+
+def test_an_order_in_two_partitions_is_found(open_shop: Callable[..., Shop]) -> None:
+    events = [Event("twin", position=100), Event("twin", position=101, partition="1")]
+    shop = open_shop(events=events, applied={"0": 100, "1": 101}, cuts={"0": [100], "1": [101]}, malformed={})
+    found = differences(shop.verify())
+    assert (
+        "order twin",
+        "partitions of an identity",
+        "one partition",
+        f"[{small.STREAM}/0, {small.STREAM}/1]",
+    ) in found
+
+
+def test_an_object_that_is_gone_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[-1]
+    shop.s3.delete_object(Bucket=shop.bucket, Key=key)
+    assert (key, "object", "there", "missing") in differences(shop.verify())
+
+
+def test_an_object_that_no_marker_names_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[-1]
+    stray = f"{key.rpartition('+')[0]}+{small.position_text(shop.world.cuts['1'][0] - 1)}.parquet"
+    shop.put(stray, shop.get(key))
+    assert differences(shop.verify(everything=False)) == [(stray, "marker", "named by one", "named by none")]
+
+
+def test_an_object_that_is_being_written_is_none_of_that(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = next(key for key in shop.keys("orders/") if "+1+" in key)
+    shop.put(f"{key.rpartition('+')[0]}+{small.position_text(10**6)}.parquet", b"half of it")
+    assert shop.verify().equal
+
+
+def test_a_marker_whose_counts_do_not_add_up_is_found(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = f"{PREFIX}_extents/{small.STREAM}/0/origin.done"
+    marker = json.loads(shop.get(key))
+    shop.put(key, json.dumps({**marker, "read": marker["read"] + 1}))
+    assert [name.split()[-1] for _, name, *_ in differences(shop.verify())] == ["read"]
+
+
+# Coverage: what is not stored yet is not compared.
+
+
+@pytest.mark.parametrize("place", ["origin", "middle", "last"])
+def test_a_missing_marker_means_not_covered(open_shop: Callable[..., Shop], place: str) -> None:
+    shop = open_shop()
+    ends = shop.world.cuts["0"]
+    name = {"origin": "origin", "middle": small.position_text(ends[0]), "last": small.position_text(ends[1])}[place]
+    shop.s3.delete_object(Bucket=shop.bucket, Key=f"{PREFIX}_extents/{small.STREAM}/0/{name}.done")
+    covered = {"origin": "nothing", "middle": small.position_text(ends[0]), "last": small.position_text(ends[1])}[place]
+    with pytest.raises(NotCoveredError, match=rf"1 of 2 partitions .* {small.STREAM}/0 is marked done up to {covered}"):
+        shop.verify()
+    with pytest.raises(NotCoveredError):
+        shop.verify(everything=False)
+
+
+def test_a_pin_and_marker_that_are_both_gone_leave_a_gap(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    for kind in ("json", "done"):
+        name = small.position_text(shop.world.cuts["0"][0])
+        shop.s3.delete_object(Bucket=shop.bucket, Key=f"{PREFIX}_extents/{small.STREAM}/0/{name}.{kind}")
+    with pytest.raises(NotCoveredError):
+        shop.verify()
+
+
+def test_it_waits_until_the_marker_comes(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = f"{PREFIX}_extents/{small.STREAM}/0/{small.position_text(shop.world.cuts['0'][1])}.done"
+    marker = shop.get(key)
+    shop.s3.delete_object(Bucket=shop.bucket, Key=key)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith("waiting for the sink"):
+            shop.put(key, marker)
+
+    report = verify_board(shop.settings, timeout=30, everything=True, say=say)
+    assert report.equal
+    assert any(text.startswith("waiting for the sink: 1 of 2 partitions") for text in said)
+
+
+def test_without_a_tick_there_is_nothing_to_compare(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    shop.redis.flushdb()
+    with pytest.raises(NotCoveredError, match="Redis holds no tick"):
+        shop.verify()
+
+
+# The command.
+
+
+@pytest.fixture
+def run(open_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command on a world, configured by the environment."""
+    app = typer.Typer()
+    app.command()(verify)
+
+    def run_(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(app, arguments, env=environment)
+
+    shop = open_shop()
+    monkeypatch.setenv("REDIS_URL", shop.settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", shop.settings.aws_endpoint_url or "")
+    monkeypatch.setenv("S3_BUCKET", shop.bucket)
+    monkeypatch.setenv("S3_PREFIX", PREFIX)
+    return run_
+
+
+def test_the_command_ends_with_0_when_all_is_equal(run: Callable[..., Result]) -> None:
+    result = run("--everything")
+    assert result.exit_code == 0, result.output
+    assert "every number is equal" in result.output
+
+
+def test_the_command_ends_with_1_and_names_the_first_differences(
+    run: Callable[..., Result], redis_client: "redis.Redis"
+) -> None:
+    redis_client.hincrby("sales:1h:aov", "orders", 1)
+    result = run()
+    assert result.exit_code == 1
+    assert "sales:1h:aov orders: expected" in result.output
+    as_json = run("--json")
+    assert as_json.exit_code == 1
+    report = json.loads(as_json.stdout)
+    assert (report["equal"], report["different"]) == (False, 1)
+
+
+def test_the_command_ends_with_2_and_a_line_for_each_wrong_setting(run: Callable[..., Result]) -> None:
+    result = run(TOP_K="many", WINDOWS="1x")
+    assert result.exit_code == 2
+    assert {line.split(":")[0] for line in result.stderr.splitlines()} == {"TOP_K", "WINDOWS"}
+
+
+def test_the_command_ends_with_3_when_the_tick_is_not_stored(
+    run: Callable[..., Result], redis_client: "redis.Redis"
+) -> None:
+    redis_client.hset("sales:positions", f"{small.STREAM}/1", small.position_text(10**6))
+    result = run("--timeout", "0")
+    assert result.exit_code == 3
+    assert "is the sink running?" in result.stderr
+
+
+def test_the_command_ends_with_3_when_redis_is_away(run: Callable[..., Result]) -> None:
+    result = run(REDIS_URL="redis://:secret@127.0.0.1:1/0")
+    assert result.exit_code == 3
+    assert "127.0.0.1:1" in result.stderr
+    assert "secret" not in result.output

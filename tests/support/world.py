@@ -1,0 +1,421 @@
+"""A small shop with everything that can go wrong in it, stored and published by brute force.
+
+Written from the contract alone, in plain Python: what the board should hold is worked out event by event, and the
+Parquet objects, pins and markers are written as the layout says. Neither the processor, the sink nor the SQL of
+``verify`` has a part in it.
+"""
+
+import io
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+STREAM = "orders-0badcafe"
+DIGITS = 20
+CURRENCY = "USD"
+REGION_OF = {"GB": "Europe", "FR": "Europe", "US": "Americas", "JP": "Asia", "ZZ": "Unknown"}
+REGIONS = ("", "Africa", "Americas", "Asia", "Europe", "Oceania", "Unknown")
+PANE_MS = {"1m": 1_000, "5m": 5_000, "15m": 15_000, "1h": 60_000, "24h": 900_000}
+LENGTH_MS = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000, "24h": 86_400_000}
+AS_OF = 1_795_161_153_123
+"""2026-11-20T07:52:33.123Z"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One order line."""
+
+    product_id: str = "85123A"
+    quantity: int = 2
+    unit_amount: int = 255
+    product_name: str = "White hanging heart"
+    category: str = "Home"
+    discount_percent: int = 0
+    unit_cost: int | None = 140
+
+    @property
+    def gross(self) -> int:
+        return self.quantity * self.unit_amount
+
+    @property
+    def discount(self) -> int:
+        return int((Decimal(self.gross * self.discount_percent) / 100).quantize(Decimal(1), ROUND_HALF_UP))
+
+    @property
+    def net(self) -> int:
+        return self.gross - self.discount
+
+
+@dataclass(frozen=True)
+class Event:
+    """One well-formed event at its position."""
+
+    order_id: str
+    position: int
+    event_ms: int = AS_OF - 10_000
+    partition: str = "0"
+    type: str = "sale"
+    country: str = "GB"
+    customer_id: int | None = 17850
+    items: tuple[Item, ...] = (Item(),)
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.type == "return" else 1
+
+
+@dataclass
+class World:
+    """What was sent, how far the tick has come, and how the sink cut it up."""
+
+    events: list[Event]
+    applied: dict[str, int]
+    """partition to the last position in the tick"""
+    cuts: dict[str, list[int]]
+    """partition to the ends of its extents"""
+    malformed: dict[str, list[int]] = field(default_factory=dict)
+    as_of: int = AS_OF
+    windows: tuple[str, ...] = ("1m", "5m", "15m", "1h", "24h")
+    top_k: int = 100
+
+    def until_tick(self) -> list[Event]:
+        return [event for event in self.events if event.position <= self.applied[event.partition]]
+
+    def counted(self) -> list[Event]:
+        """Of each identity the event at the lowest position."""
+        first: dict[tuple[str, int], Event] = {}
+        for event in sorted(self.until_tick(), key=lambda event: event.position):
+            first.setdefault((event.order_id, event.event_ms), event)
+        return list(first.values())
+
+
+def time_text(ms: int) -> str:
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def position_text(position: int) -> str:
+    return f"{position:0{DIGITS}d}"
+
+
+def a_world(seed: int = 7, **changes: Any) -> World:
+    """Two partitions, 26 hours: sales and returns, repetitions and conflicts, ties, late and old orders, one dated
+    ahead; the tick has not come to the end, and the extents go past it."""
+    dice = random.Random(seed)  # noqa: S311 - a seed makes the world the same each time, nothing is secret
+    products = [(f"P{number}", f"Product {number}", dice.choice(("Home", "Garden", "Toys"))) for number in range(9)]
+
+    def items() -> tuple[Item, ...]:
+        return tuple(
+            Item(
+                product_id=(chosen := dice.choice(products))[0],
+                product_name=chosen[1] + dice.choice(("", " (new)")),
+                category=chosen[2],
+                quantity=dice.choice((1, 1, 2, 3, 12)),
+                unit_amount=dice.choice((0, 99, 99, 250, 333, 1995)),
+                discount_percent=dice.choice((0, 0, 0, 5, 33, 100)),
+                unit_cost=dice.choice((None, 50, 120)),
+            )
+            for _ in range(dice.choice((1, 1, 2, 3)))
+        )
+
+    ages = (3, 20, 45, 59, 61, 200, 299, 700, 3_000, 3_599, 20_000, 86_000, 87_500, 93_000)
+    events: list[Event] = []
+    at = {"0": 100, "1": 7}
+    for number in range(150):
+        partition = dice.choice(("0", "1"))
+        at[partition] += dice.choice((1, 1, 2, 5))
+        event = Event(
+            order_id=f"o{number}",
+            position=at[partition],
+            event_ms=AS_OF - dice.choice(ages) * 1000 - dice.randrange(900),
+            partition=partition,
+            type=dice.choice(("sale", "sale", "sale", "return")),
+            country=dice.choice(tuple(REGION_OF)),
+            customer_id=dice.choice((None, 17850, 13047)),
+            items=items(),
+        )
+        events.append(event)
+        if dice.random() < 0.1:
+            at[partition] += 1
+            again = replace(event, position=at[partition])
+            events.append(again if dice.random() < 0.5 else replace(again, country="FR", items=items()))
+    ahead = Event(
+        "ahead", position=at["0"] + 1, event_ms=AS_OF + 200_000, items=(Item("P0", 5, 99, "Product 0 (soon)"),)
+    )
+    events.append(ahead)
+    at["0"] += 1
+    applied = dict(at)
+    for number in range(6):  # what the tick has not seen
+        partition = dice.choice(("0", "1"))
+        at[partition] += 1
+        events.append(Event(f"unseen{number}", position=at[partition], partition=partition))
+    world = World(
+        events=events,
+        applied=applied,
+        cuts={"0": [150, 220, at["0"]], "1": [60, at["1"]]},
+        malformed={"0": [applied["0"] - 200]},
+    )
+    return replace(world, **changes)
+
+
+def board(world: World) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, str]]]:
+    """Every sorted set and every hash that the board should hold, by key without prefix."""
+    zsets: dict[str, dict[str, int]] = {}
+    hashes: dict[str, dict[str, str]] = {}
+    counted = world.counted()
+    shown: set[str] = set()
+    for window in world.windows:
+        pane = PANE_MS[window]
+        end = world.as_of - world.as_of % pane + pane
+        start = end - LENGTH_MS[window]
+        inside = [event for event in counted if start <= event.event_ms < end]
+        for measure, ranking in _rankings(inside, world.top_k).items():
+            zsets[f"{window}:product:{measure}"] = ranking
+            shown |= ranking.keys()
+        for group in ("category", "region", "country"):
+            for measure, members in _groups(inside, group).items():
+                zsets[f"{window}:{group}:{measure}"] = members
+        hashes[f"{window}:aov"] = _aov(inside, start, end, world.as_of)
+    longest = max(LENGTH_MS[window] for window in world.windows)
+    pane = max(PANE_MS[window] for window in world.windows)
+    start = world.as_of - world.as_of % pane + pane - longest
+    hashes |= _trends([event for event in counted if event.event_ms >= start], start, world.as_of)
+    hashes["products"] = _names(counted, shown)
+    hashes["positions"] = {
+        f"{STREAM}/{partition}": position_text(position) for partition, position in world.applied.items()
+    }
+    seen = world.until_tick()
+    conflicts = sum(1 for event in seen if _is_conflict(event, counted))
+    malformed = sum(
+        1 for partition, places in world.malformed.items() for place in places if place <= world.applied[partition]
+    )
+    hashes["status"] = {
+        "as_of": time_text(world.as_of),
+        "accepted": str(len(counted)),
+        "duplicates": str(len(seen) - len(counted) - conflicts),
+        "dead_letters": str(conflicts + malformed),
+        "dead_letters:conflict": str(conflicts),
+        "clock": "event",
+    }
+    return {key: content for key, content in zsets.items() if content}, hashes
+
+
+def publish(world: World, client: Any, prefix: str = "sales:") -> None:
+    """Writes the whole board."""
+    zsets, hashes = board(world)
+    for key, members in zsets.items():
+        client.zadd(prefix + key, members)
+    for key, fields in hashes.items():
+        if fields:
+            client.hset(prefix + key, mapping=fields)
+
+
+def store(world: World, s3: Any, bucket: str, prefix: str = "") -> None:
+    """Writes every object, pin and marker."""
+    for partition, ends in world.cuts.items():
+        after: int | None = None
+        for end in ends:
+            _store_extent(s3, bucket, prefix, world, (partition, after, end))
+            after = end
+
+
+def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple[str, int | None, int]) -> None:
+    """Writes one extent (partition, after, end): its pin, its objects, its marker."""
+    partition, after, end = extent
+    inside = [e for e in world.events if e.partition == partition and (after or -1) < e.position <= end]
+    malformed = [place for place in world.malformed.get(partition, ()) if (after or -1) < place <= end]
+    by_hour: dict[str, list[Event]] = defaultdict(list)
+    for event in sorted(inside, key=lambda event: event.position):
+        by_hour[datetime.fromtimestamp(event.event_ms // 1000, UTC).strftime("dt=%Y-%m-%d/hour=%H")].append(event)
+    manifest = {
+        "stream": STREAM,
+        "partition": partition,
+        "after": None if after is None else position_text(after),
+        "end": position_text(end),
+    }
+    name = "origin" if after is None else position_text(after)
+    folder = f"{prefix}_extents/{STREAM}/{partition}"
+    s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.json", Body=json.dumps(manifest | {"encoder": "1", "schema": 1}))
+    objects = []
+    for hour, events in by_hour.items():
+        key = f"{prefix}orders/{hour}/{STREAM}+{partition}+{position_text(events[0].position)}.parquet"
+        table = rows(events)
+        body = encode(table)
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        objects.append(
+            {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": "not looked at"}
+        )
+    done = manifest | {"read": len(inside) + len(malformed), "stored": len(inside), "rejected": len(malformed)}
+    s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.done", Body=json.dumps(done | {"objects": objects}))
+
+
+def encode(table: "pa.Table") -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def lines_of(body: bytes) -> list[dict[str, Any]]:
+    """The rows of a Parquet object."""
+    lines: list[dict[str, Any]] = pq.read_table(pa.BufferReader(body)).to_pylist()
+    return lines
+
+
+def table_of(lines: list[dict[str, Any]]) -> "pa.Table":
+    """Rows as the layout has them."""
+    return pa.Table.from_pylist(lines, schema=SCHEMA)
+
+
+def rows(events: Iterable[Event]) -> "pa.Table":
+    """The order lines as the layout has them."""
+    lines = [
+        {
+            "order_id": event.order_id,
+            "type": event.type,
+            "event_time": event.event_ms,
+            "customer_id": event.customer_id,
+            "country": event.country,
+            "region": REGION_OF[event.country],
+            "currency": CURRENCY,
+            "original_order_id": None,
+            "line": number,
+            "product_id": item.product_id,
+            "product_name": item.product_name,
+            "category": item.category,
+            "quantity": event.sign * item.quantity,
+            "unit_amount": item.unit_amount,
+            "discount_percent": item.discount_percent,
+            "unit_cost": item.unit_cost,
+            "gross_amount": event.sign * item.gross,
+            "discount_amount": event.sign * item.discount,
+            "net_amount": event.sign * item.net,
+            "profit_amount": None
+            if item.unit_cost is None
+            else event.sign * (item.net - item.quantity * item.unit_cost),
+            "stream": STREAM,
+            "partition": event.partition,
+            "position": position_text(event.position),
+            "accepted_at": event.event_ms + 250,
+        }
+        for event in events
+        for number, item in enumerate(event.items, start=1)
+    ]
+    return table_of(lines)
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("order_id", pa.string()),
+        pa.field("type", pa.string()),
+        pa.field("event_time", pa.timestamp("ms")),
+        pa.field("customer_id", pa.int64()),
+        pa.field("country", pa.string()),
+        pa.field("region", pa.string()),
+        pa.field("currency", pa.string()),
+        pa.field("original_order_id", pa.string()),
+        pa.field("line", pa.int32()),
+        pa.field("product_id", pa.string()),
+        pa.field("product_name", pa.string()),
+        pa.field("category", pa.string()),
+        pa.field("quantity", pa.int64()),
+        pa.field("unit_amount", pa.int64()),
+        pa.field("discount_percent", pa.int32()),
+        pa.field("unit_cost", pa.int64()),
+        pa.field("gross_amount", pa.int64()),
+        pa.field("discount_amount", pa.int64()),
+        pa.field("net_amount", pa.int64()),
+        pa.field("profit_amount", pa.int64()),
+        pa.field("stream", pa.string()),
+        pa.field("partition", pa.string()),
+        pa.field("position", pa.string()),
+        pa.field("accepted_at", pa.timestamp("ms")),
+    ]
+)
+
+
+def _rankings(inside: Sequence[Event], top_k: int) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {"units": defaultdict(int), "revenue": defaultdict(int)}
+    for event in inside:
+        for item in event.items:
+            totals["units"][item.product_id] += event.sign * item.quantity
+            totals["revenue"][item.product_id] += event.sign * item.net
+    return {
+        measure: dict(sorted(members.items(), key=lambda pair: (pair[1], pair[0].encode()), reverse=True)[:top_k])
+        for measure, members in totals.items()
+    }
+
+
+def _groups(inside: Sequence[Event], group: str) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {name: defaultdict(int) for name in ("units", "revenue", "orders")}
+    for event in inside:
+        labels = set()
+        for item in event.items:
+            label = {"category": item.category, "region": REGION_OF[event.country], "country": event.country}[group]
+            labels.add(label)
+            totals["units"][label] += event.sign * item.quantity
+            totals["revenue"][label] += event.sign * item.net
+        for label in labels:
+            totals["orders"][label] += event.type == "sale"
+    return totals
+
+
+def _aov(inside: Sequence[Event], start: int, end: int, as_of: int) -> dict[str, str]:
+    sales = [event for event in inside if event.type == "sale"]
+    returns = [event for event in inside if event.type == "return"]
+    sold = sum(item.net for event in sales for item in event.items)
+    refunded = sum(item.net for event in returns for item in event.items)
+    fields = {
+        "orders": str(len(sales)),
+        "sales_minor": str(sold),
+        "returns": str(len(returns)),
+        "refunded_minor": str(refunded),
+        "revenue_minor": str(sold - refunded),
+        "units": str(sum(event.sign * item.quantity for event in inside for item in event.items)),
+        "revenue": f"{Decimal(sold - refunded) / 100:.2f}",
+        "window_start": time_text(start),
+        "window_end": time_text(end),
+        "as_of": time_text(as_of),
+        "currency": CURRENCY,
+    }
+    if sales:
+        average = int((Decimal(sold) / len(sales)).quantize(Decimal(1), ROUND_HALF_UP))
+        fields |= {"aov_minor": str(average), "aov": f"{Decimal(average) / 100:.2f}"}
+    return fields
+
+
+def _trends(events: Iterable[Event], start: int, as_of: int) -> dict[str, dict[str, str]]:
+    cells: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for event in events:
+        minute = event.event_ms - event.event_ms % 60_000
+        if minute < start or minute > as_of:
+            continue
+        for place in ("", f"region:{REGION_OF[event.country]}:"):
+            text = time_text(minute)
+            cells[f"trend:{place}units"][text] += sum(event.sign * item.quantity for item in event.items)
+            cells[f"trend:{place}revenue"][text] += sum(event.sign * item.net for item in event.items)
+            cells[f"trend:{place}orders"][text] += event.type == "sale"
+    return {key: {minute: str(value) for minute, value in cell.items()} for key, cell in cells.items()}
+
+
+def _names(counted: Iterable[Event], shown: set[str]) -> dict[str, str]:
+    latest: dict[str, tuple[int, int, str]] = {}
+    for event in counted:
+        for item in event.items:
+            if item.product_id in shown:
+                mine = (event.event_ms, event.position, item.product_name)
+                latest[item.product_id] = max(latest.get(item.product_id, mine), mine)
+    return {product: name for product, (_, _, name) in latest.items()}
+
+
+def _is_conflict(event: Event, counted: Iterable[Event]) -> bool:
+    for first in counted:
+        if (first.order_id, first.event_ms) == (event.order_id, event.event_ms):
+            return replace(first, position=event.position) != event
+    return False

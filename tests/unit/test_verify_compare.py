@@ -1,0 +1,216 @@
+"""Each single number of a board, changed alone, is a difference: a check that can't fail checks nothing."""
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sales.board import Keys, LiveNumbers, WindowNumbers
+from support import world as small
+from support.world import World, a_world
+from tillstream.recompute import Expected
+from tillstream.verify import Check, Difference, Report, compare, decimal, show
+
+KEYS = Keys("sales:")
+Change = Callable[[LiveNumbers], object]
+MEASURES = ("units", "revenue", "orders")
+
+
+def live(world: World) -> LiveNumbers:
+    """The board as its reader gives it."""
+    zsets, hashes = small.board(world)
+    return LiveNumbers(
+        status=hashes["status"],
+        positions=hashes["positions"],
+        names=hashes["products"],
+        windows={
+            window: WindowNumbers(
+                products={m: list(zsets[f"{window}:product:{m}"].items()) for m in ("units", "revenue")},
+                groups={
+                    group: {m: dict(zsets[f"{window}:{group}:{m}"]) for m in MEASURES}
+                    for group in ("category", "region", "country")
+                },
+                aov=hashes[f"{window}:aov"],
+            )
+            for window in world.windows
+        },
+        trends={
+            region: {m: _trend(hashes, f"trend:region:{region}:{m}" if region else f"trend:{m}") for m in MEASURES}
+            for region in small.REGIONS
+        },
+    )
+
+
+def _trend(hashes: dict[str, dict[str, str]], key: str) -> dict[str, int]:
+    return {minute: int(value) for minute, value in hashes.get(key, {}).items()}
+
+
+def expected(board: LiveNumbers) -> Expected:
+    """What would have to be recomputed for this board to be right."""
+    whole = ("orders", "sales_minor", "returns", "refunded_minor", "revenue_minor", "units")
+    windows = board.windows.items()
+    return Expected(
+        totals={name: {measure: int(window.aov[measure]) for measure in whole} for name, window in windows},
+        products={(name, m): list(best) for name, window in windows for m, best in window.products.items()},
+        groups={
+            (name, group, m): dict(members)
+            for name, window in windows
+            for group, measures in window.groups.items()
+            for m, members in measures.items()
+        },
+        trends={(region, m): dict(minutes) for region, ms in board.trends.items() for m, minutes in ms.items()},
+        names={product: [name] for product, name in board.names.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def board() -> LiveNumbers:
+    return live(a_world())
+
+
+def checked(board: LiveNumbers, truth: Expected) -> list[Difference]:
+    return [difference for check in compare(board, truth, KEYS, small.CURRENCY) for difference in check.differences]
+
+
+def changes(board: LiveNumbers) -> Iterator[tuple[str, Change]]:
+    """Every single number: one more, and gone; and in every key a member too many."""
+    for name, window in board.windows.items():
+        for field in window.aov:
+            yield f"{name} {field}", lambda b, n=name, f=field: b.windows[n].aov.update({f: b.windows[n].aov[f] + "1"})
+            yield f"{name} no {field}", lambda b, n=name, f=field: b.windows[n].aov.pop(f)
+        yield f"{name} more", lambda b, n=name: b.windows[n].aov.update(more="1")
+        for measure, best in window.products.items():
+            for place, (product, value) in enumerate(best):
+                yield from _ranked(name, measure, place, product, value)
+        for group, measures in window.groups.items():
+            for measure in measures:
+
+                def of(b: LiveNumbers, n: str = name, g: str = group, m: str = measure) -> dict[str, int]:
+                    return b.windows[n].groups[g][m]
+
+                yield from _members(f"{name} {group} {measure}", of, board)
+    for region, measures in board.trends.items():
+        for measure in measures:
+
+            def minutes(b: LiveNumbers, r: str = region, m: str = measure) -> dict[str, int]:
+                return b.trends[r][m]
+
+            yield from _members(f"trend {region} {measure}", minutes, board)
+    for product in board.names:
+        yield f"name of {product}", lambda b, p=product: b.names.update({p: b.names[p] + "?"})
+        yield f"no name of {product}", lambda b, p=product: b.names.pop(p)
+    yield "a name too many", lambda b: b.names.update(nobody="Nobody")
+
+
+def _ranked(name: str, measure: str, place: int, product: str, value: int) -> Iterator[tuple[str, Change]]:
+    def put(b: LiveNumbers, *entries: tuple[str, int]) -> None:
+        b.windows[name].products[measure][place : place + 1] = entries
+
+    yield f"{name} {measure} {product}", lambda b: put(b, (product, value + 1))
+    yield f"{name} {measure} no {product}", put
+    yield f"{name} {measure} other {product}", lambda b: put(b, (product + "?", value))
+    yield f"{name} {measure} more", lambda b: put(b, (product, value), ("nobody", value))
+
+
+def _members(
+    what: str, of: Callable[[LiveNumbers], dict[str, int]], board: LiveNumbers
+) -> Iterator[tuple[str, Change]]:
+    for member, value in of(board).items():
+        yield f"{what} {member}", lambda b, m=member, v=value: of(b).update({m: v - 1})
+        yield f"{what} no {member}", lambda b, m=member: of(b).pop(m)
+    yield f"{what} more", lambda b: of(b).update(more=0)
+
+
+def test_the_board_itself_is_right(board: LiveNumbers) -> None:
+    assert checked(board, expected(board)) == []
+
+
+def test_each_single_change_is_a_difference(board: LiveNumbers) -> None:
+    truth = expected(board)
+    unnoticed = []
+    count = 0
+    for what, change in changes(board):
+        wrong = copy.deepcopy(board)
+        change(wrong)
+        count += 1
+        if not checked(wrong, truth):
+            unnoticed.append(what)
+    assert unnoticed == []
+    assert count > 1000
+
+
+def test_two_products_that_tie_in_the_wrong_order_are_a_difference(board: LiveNumbers) -> None:
+    right = copy.deepcopy(board)
+    right.windows["1h"].products["units"][:] = [("B", 5), ("A", 5)]
+    wrong = copy.deepcopy(right)
+    wrong.windows["1h"].products["units"].reverse()
+    found = [d for d in checked(wrong, expected(right)) if d.place == "sales:1h:product:units"]
+    assert found == [
+        Difference("sales:1h:product:units", "place 1", "B", "A"),
+        Difference("sales:1h:product:units", "place 2", "A", "B"),
+    ]
+
+
+def test_each_of_several_names_of_the_latest_event_is_right(board: LiveNumbers) -> None:
+    truth = expected(board)
+    truth.names["P0"] = [board.names["P0"], "another"]
+    assert checked(board, truth) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "fits"),
+    [
+        ("2026-11-20T07:52:33.000Z", False),  # before as_of, 07:52:33.123
+        ("2026-11-20T07:52:34.000Z", True),
+        ("2026-11-20T07:52:38.123Z", True),  # a pane of 5 s is the longest that 5m may have
+        ("2026-11-20T07:52:38.124Z", False),
+    ],
+)
+def test_a_window_ends_at_most_a_pane_after_as_of(board: LiveNumbers, end: str, fits: bool) -> None:
+    moved = copy.deepcopy(board)
+    start = end.replace("07:52", "07:47")
+    moved.windows["5m"].aov.update(window_start=start, window_end=end)
+    assert (checked(moved, expected(board)) == []) == fits
+
+
+@pytest.mark.parametrize(
+    ("minor", "currency", "text"),
+    [(1234, "USD", "12.34"), (-5, "USD", "-0.05"), (0, "EUR", "0.00"), (1234, "JPY", "1234"), (-1234, "KWD", "-1.234")],
+)
+def test_decimals_are_exact(minor: int, currency: str, text: str) -> None:
+    assert decimal(minor, currency) == text
+
+
+def a_report(*checks: Check) -> Report:
+    return Report(as_of="2026-11-20T07:52:33.123Z", positions={}, objects=3, rows=70, seconds=0.2, checks=list(checks))
+
+
+def shown(report: Report) -> str:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    show(report, console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    return text
+
+
+def test_a_report_says_what_was_compared_and_where_it_differs() -> None:
+    check = Check("1h", "category")
+    check.match("sales:1h:category:units", {"Home": 3, "[Toys]": 2}, {"Home": 3, "[Toys]": 1})
+    text = shown(a_report(check))
+    assert "sales:1h:category:units [Toys]: expected 2, found 1" in text
+    assert "not equal: 2 numbers from 70 order lines in 3 objects" in text
+
+
+def test_a_report_of_nothing_is_not_equal() -> None:
+    assert not a_report().equal
+
+
+def test_a_report_shows_the_first_of_many_differences() -> None:
+    check = Check("", "trend")
+    check.match("sales:trend:units", {str(number): number for number in range(100)}, {})
+    report = a_report(check)
+    assert "and 90 more" in shown(report)
+    as_json: dict[str, Any] = report.as_json()
+    assert (as_json["equal"], as_json["compared"], as_json["different"]) == (False, 100, 100)
