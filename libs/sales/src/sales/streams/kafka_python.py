@@ -1,8 +1,54 @@
 """Kafka without native code: kafka-python, for machines where librdkafka can't be had. Slower, the same answers."""
 
-from typing import Any
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
+from kafka.structs import OffsetAndMetadata
 
 from sales.settings import StreamSettings
+from sales.streams import Chunk, PositionLostError, StreamError
+
+log = logging.getLogger(__name__)
+
+METADATA_SECONDS = 60.0
+"""How often the topic's partitions are asked for: how soon a member hears of new ones."""
+
+SESSION_SECONDS = 90.0
+"""A group waits this long for a member that is silent: longer than with librdkafka, because this client's heartbeat
+stands still while ``on_revoked`` runs."""
+
+COMMIT_SECONDS = 30.0
+
+COMMIT_TRIES = 5
+"""Of a commit inside ``on_revoked``."""
+
+WRITE_SECONDS = 60.0
+"""How long ``write`` waits for room in the queue."""
+
+DELIVERY_SECONDS = 120.0
+"""How long a record is retried before it is refused for good."""
+
+CLOSE_SECONDS = 10.0
+
+QUEUE_RECORDS = 20_000
+QUEUE_BYTES = 64 * 1024 * 1024
+"""What a writer may hold unacknowledged; this client has no bound of its own."""
+
+LARGEST_RECORD_BYTES = 1_048_576
 
 
 def kafka_python_settings(settings: StreamSettings) -> dict[str, Any]:
@@ -21,6 +67,384 @@ def kafka_python_settings(settings: StreamSettings) -> dict[str, Any]:
     return config
 
 
-PurePythonReader: Any = None
-PurePythonMember: Any = None
-PurePythonWriter: Any = None
+_CONSUMER = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "allow_auto_create_topics": False,
+    "metadata_max_age_ms": round(METADATA_SECONDS * 1000),
+    # The broker has checked what it took; without native code the sums would cost more than everything else.
+    "check_crcs": False,
+}
+
+
+class PurePythonReader:
+    """Reads partitions that the caller names, from the offsets it names."""
+
+    def __init__(self, config: dict[str, Any], topic: str, starts: Mapping[int, int]) -> None:
+        self._topic = topic
+        self._next: dict[int, int] = {}
+        self._closed = False
+        try:
+            self._consumer = KafkaConsumer(**(config | _CONSUMER))
+        except KafkaError as fault:
+            raise StreamError(f"Kafka's client does not start: {fault}") from fault
+        self._begin(starts)
+
+    def _begin(self, starts: Mapping[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
+        for number, offset in starts.items():
+            self._consumer.seek(TopicPartition(self._topic, number), offset)
+        self._next = dict(starts)
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        """The next records; waits for the first one only, at most ``timeout`` seconds."""
+        if self._closed:
+            raise StreamError(f"the reader of {self._topic} is closed")
+        chunks: dict[int, Chunk] = {}
+        room = max_records
+        wait = timeout
+        while room > 0:
+            found = self._fetched(room, wait)
+            if not found:
+                break
+            for partition, records in found.items():
+                room -= len(records)
+                self._append(partition.partition, records, chunks)
+            wait = 0.0
+        return list(chunks.values())
+
+    def _fetched(self, room: int, wait: float) -> dict[TopicPartition, list[Any]]:
+        try:
+            found: dict[TopicPartition, list[Any]] = self._consumer.poll(round(wait * 1000), max_records=room)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as fault:
+            raise PositionLostError(f"{self._topic} no longer has what comes next: {fault}") from fault
+        except RetriableError as fault:
+            log.warning("Kafka: %s", fault)
+            return {}
+        except KafkaError as fault:
+            raise StreamError(f"reading {self._topic} failed: {fault}") from fault
+        return found
+
+    def _append(self, number: int, records: list[Any], chunks: dict[int, Chunk]) -> None:
+        chunk = chunks.get(number)
+        if chunk is None:
+            chunk = chunks[number] = Chunk(str(number), [], [], [], [])
+        chunk.keys.extend([record.key for record in records])
+        chunk.values.extend([record.value or b"" for record in records])
+        chunk.positions.extend([record.offset for record in records])
+        chunk.broker_times.extend([record.timestamp for record in records])
+        self._next[number] = chunk.positions[-1] + 1
+
+    def lag(self) -> dict[str, int]:
+        """Records up to the end that the last fetch heard of."""
+        lags = {}
+        for number, position in self._next.items():
+            high = self._consumer.highwater(TopicPartition(self._topic, number))
+            if high is not None:
+                lags[str(number)] = max(0, high - position)
+        return lags
+
+    def close(self) -> None:
+        """Leaves."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close(timeout_ms=round(CLOSE_SECONDS * 1000))
+
+
+class PurePythonMember(PurePythonReader):
+    """A member of a consumer group; partitions come and go one by one (cooperative rebalancing).
+
+    In one thing it falls short of the port: while the group changes, ``on_revoked`` runs on the client's own thread.
+    The caller's thread waits in ``poll`` meanwhile, so the two never run together; but a commit in there is only
+    queued, and acknowledged before the partitions are given away. One that fails then is a line on the log.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        group: str,
+        *,
+        starts: Callable[[Mapping[str, int | None]], dict[int, int]],
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> None:
+        self._starts = starts
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._new: set[int] = set()
+        """assigned, but not yet told to the caller"""
+        self._arriving: dict[str, int | None] = {}
+        self._revoking: dict[TopicPartition, OffsetAndMetadata] | None = None
+        """offsets to commit when ``on_revoked`` returns; None: it is not running"""
+        self._callback_fault: BaseException | None = None
+        group_config = {
+            "group_id": group,
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "session_timeout_ms": round(SESSION_SECONDS * 1000),
+        }
+        super().__init__(config | group_config, topic, {})
+
+    def _begin(self, starts: Mapping[int, int]) -> None:
+        self._next = dict(starts)
+        self._consumer.subscribe([self._topic], listener=_Listener(self))
+
+    def _fetched(self, room: int, wait: float) -> dict[TopicPartition, list[Any]]:
+        try:
+            found = super()._fetched(room, wait)
+        except StreamError:
+            if self._callback_fault is not None:
+                raise self._callback_fault from None
+            raise
+        if self._new:
+            self._take_on()
+        return found
+
+    # The listener's side, on the client's thread.
+
+    def arrive(self, partitions: set[TopicPartition]) -> None:
+        """Holds new partitions until the caller's thread has been told of them."""
+        self._consumer.pause(*partitions)
+        for partition in partitions:
+            self._consumer.seek(partition, 0)  # any offset: without one the client would look for a committed one
+            self._new.add(partition.partition)
+
+    async def leave(self, partitions: set[TopicPartition], *, lost: bool) -> None:
+        """Tells the caller, and commits what it asked for, while the partitions are still ours."""
+        numbers = [partition.partition for partition in partitions]
+        self._new.difference_update(numbers)
+        names = [str(number) for number in numbers if number in self._next]
+        if self._closed or not names:
+            return
+        self._revoking = None if lost else {}
+        try:
+            self._on_revoked(names)
+            if self._revoking:
+                await self._commit_leaving(self._revoking)
+        except BaseException as fault:
+            self._callback_fault = fault
+            raise
+        finally:
+            self._revoking = None
+            for name in names:
+                del self._next[int(name)]
+
+    async def _commit_leaving(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        for _ in range(COMMIT_TRIES):
+            try:
+                await self._consumer.commit_async(offsets)
+            except RetriableError as fault:
+                log.warning("Kafka did not take a commit, trying again: %s", fault)
+            except KafkaError as fault:
+                log.warning("Kafka did not take a commit, another member will read again: %s", fault)
+                return
+            else:
+                return
+
+    # The caller's side.
+
+    def _take_on(self) -> None:
+        """Tells the caller of new partitions and begins to read them."""
+        numbers = sorted(self._new)
+        committed = {number: self._committed(number) for number in numbers}
+        self._arriving = {
+            str(number): offset - 1 if offset is not None else None for number, offset in committed.items()
+        }
+        try:
+            self._on_assigned(dict(self._arriving))
+            starts = self._starts(self._arriving)
+        finally:
+            self._arriving = {}
+        for number, offset in starts.items():
+            partition = TopicPartition(self._topic, number)
+            self._consumer.seek(partition, offset)
+            self._consumer.resume(partition)
+            self._next[number] = offset
+        self._new.difference_update(numbers)
+
+    def _committed(self, number: int) -> int | None:
+        try:
+            offset: int | None = self._consumer.committed(
+                TopicPartition(self._topic, number), timeout_ms=round(COMMIT_SECONDS * 1000)
+            )
+        except KafkaError as fault:
+            raise StreamError(f"Kafka does not tell the committed offset: {fault}") from fault
+        return offset
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Commits the offsets after these positions, and waits for the answer."""
+        for name in positions:
+            self._own(name)
+        offsets = {
+            TopicPartition(self._topic, int(name)): OffsetAndMetadata(position + 1, "", -1)
+            for name, position in positions.items()
+        }
+        if self._revoking is not None:
+            self._revoking.update(offsets)
+            return
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets, timeout_ms=round(COMMIT_SECONDS * 1000))
+        except (KafkaError, RuntimeError) as fault:  # RuntimeError: on the client's thread, the partitions are lost
+            raise StreamError(f"Kafka did not take the commit: {fault}") from fault
+
+    def pause(self, partition: str) -> None:
+        """Stops fetching it."""
+        self._consumer.pause(self._own(partition))
+
+    def resume(self, partition: str) -> None:
+        """Goes on where the reader was."""
+        self._consumer.resume(self._own(partition))
+
+    def seek(self, partition: str, after: int | None) -> None:
+        """Goes on after a position; asks the cluster whether it is there."""
+        if partition in self._arriving:
+            self._arriving[partition] = after
+            return
+        there = self._own(partition)
+        ((number, offset),) = self._starts({partition: after}).items()
+        self._consumer.seek(there, offset)
+        self._next[number] = offset
+
+    def _own(self, partition: str) -> TopicPartition:
+        if int(partition) not in self._next:
+            raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
+        return TopicPartition(self._topic, int(partition))
+
+    def close(self) -> None:
+        """Gives every partition back, on the caller's thread, and leaves the group."""
+        if self._closed:
+            return
+        try:
+            held = [str(number) for number in self._next]
+            if held:
+                self._on_revoked(held)
+        finally:
+            super().close()
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client ships no types
+    """What the client calls when the group changes."""
+
+    def __init__(self, member: PurePythonMember) -> None:
+        self._member = member
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Still ours while this runs."""
+        await self._member.leave(revoked, lost=False)
+
+    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        """Somebody else's already."""
+        await self._member.leave(lost, lost=True)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """New ones only."""
+        self._member.arrive(assigned)
+
+
+class PurePythonWriter:
+    """An idempotent producer. After a refused record every call raises: open another writer to go on."""
+
+    def __init__(self, config: dict[str, Any], topic: str) -> None:
+        self._topic = topic
+        self._failure: StreamError | None = None
+        self._closed = False
+        self._waiting: deque[tuple[Any, int]] = deque()
+        """futures of what is not known to be acknowledged, and sizes"""
+        self._bytes = 0
+        try:
+            self._producer = KafkaProducer(
+                **config,
+                enable_idempotence=True,
+                acks="all",
+                linger_ms=20,
+                batch_size=131_072,
+                compression_type="lz4",
+                delivery_timeout_ms=round(DELIVERY_SECONDS * 1000),
+                max_block_ms=round(WRITE_SECONDS * 1000),
+                max_request_size=LARGEST_RECORD_BYTES,
+                allow_auto_create_topics=False,
+            )
+        except KafkaError as fault:
+            raise StreamError(f"Kafka's client does not start: {fault}") from fault
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Queues records in order; waits for room."""
+        self._forget_acknowledged()
+        deadline = time.monotonic() + WRITE_SECONDS
+        for key, value in zip(keys, values, strict=True):
+            size = len(key) + len(value)
+            while len(self._waiting) >= QUEUE_RECORDS or (self._waiting and self._bytes + size > QUEUE_BYTES):
+                self._await_oldest(deadline)
+                self._forget_acknowledged()
+            try:
+                future = self._producer.send(self._topic, value, key)
+            except KafkaError as fault:
+                raise self._fail(fault) from fault
+            self._waiting.append((future, size))
+            self._bytes += size
+        self._forget_acknowledged()
+
+    def _forget_acknowledged(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        while self._waiting and self._waiting[0][0].is_done:
+            future, size = self._waiting.popleft()
+            self._bytes -= size
+            if future.failed():
+                raise self._fail(future.exception)
+
+    def _await_oldest(self, deadline: float) -> None:
+        future, _ = self._waiting[0]
+        try:
+            future.get(timeout=max(0.0, deadline - time.monotonic()))
+        except KafkaError as fault:
+            if future.is_done:
+                raise self._fail(fault) from fault
+            raise StreamError(
+                f"{len(self._waiting)} records for {self._topic} wait for {WRITE_SECONDS:.0f} s"
+            ) from fault
+
+    def _fail(self, fault: BaseException) -> StreamError:
+        self._failure = StreamError(f"{self._topic} did not take a record: {fault}")
+        return self._failure
+
+    def flush(self, timeout: float) -> None:
+        """Waits until all is acknowledged."""
+        self._forget_acknowledged()
+        try:
+            self._producer.flush(timeout)
+        except KafkaError as fault:
+            self._forget_acknowledged()
+            raise StreamError(
+                f"{self._topic} did not acknowledge {len(self._waiting)} records in {timeout:.0f} s"
+            ) from fault
+        self._forget_acknowledged()
+
+    def close(self) -> None:
+        """Flushes; what is not acknowledged then is dropped, and StreamError says so."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush(CLOSE_SECONDS)
+        finally:
+            try:
+                self._producer.close(timeout=1)
+            except KafkaError as fault:
+                log.warning("closing the writer of %s: %s", self._topic, fault)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StreamError as fault:
+            if error is None:
+                raise
+            log.warning("%s", fault)
