@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tillstream.interrupts import shielded
 from tillstream.local import warden
 
 KILL_SECONDS = 10.0
@@ -86,14 +87,16 @@ class Nursery:
 
     def folder(self, name: str) -> Path:
         """A new temporary folder that goes with the nursery."""
-        path = Path(tempfile.mkdtemp(prefix=f"tillstream-{name}-"))
-        self._folders.append(path)
-        self._tell(folder=str(path))
+        with shielded():
+            path = Path(tempfile.mkdtemp(prefix=f"tillstream-{name}-"))
+            self._folders.append(path)
+            self._tell(folder=str(path))
         return path
 
     def spawn(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Child:
         """Starts a child; its output is appended to ``log``. ``env`` is its whole environment (None: ours)."""
-        with log.open("ab") as output:
+        # Between starting a child and telling the warden of it nothing may interrupt.
+        with shielded(), log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 (commands come from this package, never from input)
                 list(command),
                 env=None if env is None else dict(env),
@@ -102,9 +105,9 @@ class Nursery:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._tell(watch=process.pid)
-        child = Child(self, name, process, log)
-        self._children.append(child)
+            self._tell(watch=process.pid)
+            child = Child(self, name, process, log)
+            self._children.append(child)
         return child
 
     def forget(self, child: Child) -> None:
@@ -115,13 +118,14 @@ class Nursery:
 
     def close(self) -> None:
         """Stops every child, youngest first, and removes the folders. Twice is once."""
-        for child in reversed(self._children.copy()):
-            child.stop()
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        if self._warden.stdin is not None and not self._warden.stdin.closed:
-            self._warden.stdin.close()
-            self._warden.wait(KILL_SECONDS)
+        with shielded():
+            for child in reversed(self._children.copy()):
+                child.stop()
+            for folder in self._folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            if self._warden.stdin is not None and not self._warden.stdin.closed:
+                self._warden.stdin.close()
+                self._warden.wait(KILL_SECONDS)
 
     def _tell(self, **message: Any) -> None:
         if self._warden.stdin is not None:

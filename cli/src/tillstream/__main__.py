@@ -1,0 +1,5 @@
+"""``python -m tillstream``."""
+
+from tillstream.app import main
+
+main()

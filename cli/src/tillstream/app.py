@@ -1,0 +1,27 @@
+"""The command line: each command is a module of its own, imported when it is asked for."""
+
+import sys
+from importlib import import_module
+
+import typer
+
+COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay")
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    app = typer.Typer(
+        help="Tillstream: live sales numbers that can be proved.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(_no_options)  # without it typer takes a lone command for the whole program
+    wanted = [name for name in COMMANDS if name == sys.argv[1]] if len(sys.argv) > 1 else []
+    for name in wanted or COMMANDS:
+        app.command(name)(getattr(import_module(f"tillstream.{name}"), name))
+    app()
+
+
+def _no_options() -> None:
+    pass

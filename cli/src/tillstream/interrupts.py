@@ -1,0 +1,68 @@
+"""Ctrl-C, ``kill`` and a closed terminal as one exception, which cannot come at a moment that would leak a process.
+
+Process-wide, as signals are. Only the main thread of a command calls this.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """Somebody wants this process to stop. No Exception, so that nobody catches it by accident."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What shells say of a process that a signal ended."""
+        return 128 + self.number
+
+    @property
+    def by_keyboard(self) -> bool:
+        """Ctrl-C, as opposed to ``kill`` or a closed terminal."""
+        return self.number == signal.SIGINT
+
+
+class _State:
+    shields = 0
+    pending: int | None = None
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    if not _State.shields:
+        raise Interrupted(number)
+    if _State.pending is not None:  # asked for twice while stopping: go at once; the wardens end the children
+        os._exit(128 + number)
+    _State.pending = number
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Inside, the first of SIGNALS raises `Interrupted` in the main thread, and so does each later one."""
+    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Inside, a signal waits until the outermost shield ends; a second one ends the process at once. For steps that
+    are bounded in time and must not stop halfway."""
+    _State.shields += 1
+    try:
+        yield
+    finally:
+        _State.shields -= 1
+        if not _State.shields and _State.pending is not None:
+            number, _State.pending = _State.pending, None
+            raise Interrupted(number)

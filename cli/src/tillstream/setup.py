@@ -1,0 +1,133 @@
+"""``tillstream setup``: streams, bucket and tables, made where they are missing."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from sink.tables import bucket_lifecycle, sales_table, trends_table
+
+from sales.settings import StoreSettings, StreamSettings, load
+from sales.streams import StreamError
+from sales.streams.connect import connect
+from sales.streams.reaching import reach
+from tillstream.stored import aws_client
+
+EXIT_FAILED = 1
+
+
+class SetupSettings(StreamSettings, StoreSettings):
+    """Everything that is set up."""
+
+
+class SetupError(Exception):
+    """The far side refuses; says what and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One thing that is there now."""
+
+    kind: Literal["stream", "bucket", "table"]
+    name: str
+    created: bool
+    """False: it was there already, and stays as it is"""
+    where: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return f"{self.kind} {self.name} {'created' if self.created else 'was there'} ({self.where})"
+
+
+def setup(as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False) -> None:
+    """Create the streams, the bucket and the tables that are missing. Running it again changes nothing."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    (settings,) = load(SetupSettings)
+    done: list[Made] = []
+    try:
+        for made in create_all(settings):
+            done.append(made)
+            if not as_json:
+                typer.echo(made.sentence)
+    except (StreamError, SetupError) as error:
+        typer.echo(f"setup: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    finally:
+        if as_json:
+            typer.echo(json.dumps([asdict(made) for made in done], indent=2))
+
+
+def create_all(settings: SetupSettings) -> Iterator[Made]:
+    """Makes one thing after the other, and tells of each when it can be used.
+
+    Raises:
+        StreamError: a stream can't be made, or the far side stays away for CONNECT_SECONDS.
+        SetupError: the bucket or a table can't be made.
+    """
+    yield from _streams(settings)
+    try:
+        yield _bucket(settings)
+        yield from _tables(settings)
+    except (BotoCoreError, ClientError) as error:
+        raise SetupError(f"{settings.aws_endpoint_url or 'AWS'}: {error}") from error
+
+
+def _streams(settings: SetupSettings) -> Iterator[Made]:
+    where = settings.kafka_bootstrap_servers if settings.stream == "kafka" else _aws(settings)
+    wire = connect(settings, settings)
+    try:
+        for name in (settings.orders_stream, settings.rollups_stream, settings.dead_letters_stream):
+            created = wire.create(name, partitions=settings.partitions, retention_hours=settings.retention_hours)
+            yield Made("stream", name, created, f"{settings.stream} at {where}")
+    finally:
+        wire.close()
+
+
+def _bucket(settings: SetupSettings) -> Made:
+    client = aws_client("s3", settings)
+    where, name = _aws(settings), settings.s3_bucket
+    try:
+        if reach("S3", where, settings.connect_seconds, (HTTPClientError,), lambda: _bucket_is_there(client, name)):
+            return Made("bucket", name, created=False, where=where)
+        # The first region is the default, and S3 refuses to be told so.
+        elsewhere = {} if settings.aws_region == "us-east-1" else {"LocationConstraint": settings.aws_region}
+        client.create_bucket(Bucket=name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {}))
+        client.get_waiter("bucket_exists").wait(Bucket=name)
+        client.put_bucket_lifecycle_configuration(**bucket_lifecycle(settings))  # of a new bucket only: it replaces all
+    finally:
+        client.close()
+    return Made("bucket", name, created=True, where=where)
+
+
+def _bucket_is_there(client: Any, name: str) -> bool:
+    try:
+        client.head_bucket(Bucket=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
+            return False
+        raise
+    return True
+
+
+def _tables(settings: SetupSettings) -> Iterator[Made]:
+    client = aws_client("dynamodb", settings)
+    try:
+        for definition in (sales_table(settings), trends_table(settings)):
+            name = definition["TableName"]
+            try:
+                client.create_table(**definition)
+                created = True
+            except client.exceptions.ResourceInUseException:
+                created = False
+            client.get_waiter("table_exists").wait(TableName=name)
+            yield Made("table", name, created, _aws(settings))
+    finally:
+        client.close()
+
+
+def _aws(settings: SetupSettings) -> str:
+    return settings.aws_endpoint_url or f"AWS {settings.aws_region}"

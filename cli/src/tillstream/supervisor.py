@@ -1,0 +1,73 @@
+"""The services as separate processes: starts them, notices when one ends, stops them in order."""
+
+import sys
+from pathlib import Path
+
+from tillstream.local.nursery import Child, Nursery
+
+STOP_SECONDS = 30.0
+"""A service finishes its batch, writes and commits; past this it hangs."""
+LAST_LINES = 15
+
+
+class ChildEndedError(Exception):
+    """A child ended that should run, or did not end in order; says which, how, and its last lines."""
+
+    def __init__(self, child: Child, how: str) -> None:
+        lines = child.last_lines(LAST_LINES)
+        said = "its last lines:" if lines else "it wrote nothing"
+        super().__init__("\n".join([f"{child.name} {how}; {said}", *(f"    {line}" for line in lines)]))
+
+
+class Supervisor:
+    """Watches over the children of one nursery. One thread at a time; nothing here waits but `stop`."""
+
+    def __init__(self, nursery: Nursery, logs: Path) -> None:
+        """Nothing starts yet.
+
+        Args:
+            nursery: ends every child in the end, whatever happens here.
+            logs: an existing folder; each service writes ``<name>.log`` there.
+        """
+        self._nursery = nursery
+        self._logs = logs
+        self._children: dict[str, Child] = {}
+
+    def start(self, name: str) -> Child:
+        """Runs ``python -m <name>`` with this interpreter and this process's environment."""
+        child = self._nursery.spawn(name, [sys.executable, "-m", name], log=self._logs / f"{name}.log")
+        self._children[name] = child
+        return child
+
+    def adopt(self, child: Child) -> None:
+        """Watches a child that somebody else started (a server)."""
+        self._children[child.name] = child
+
+    def check(self) -> None:
+        """Do all still run?
+
+        Raises:
+            ChildEndedError: one does not; the first that was started, as the others may have ended for its sake.
+        """
+        for child in self._children.values():
+            code = child.exit_code()
+            if code is not None:
+                raise ChildEndedError(child, f"ended by itself ({_how(code)})")
+
+    def stop(self, name: str) -> None:
+        """Stops one child in order and no longer watches it; waits for at most STOP_SECONDS.
+
+        Raises:
+            ChildEndedError: it had ended before, hung, or ended with an error.
+        """
+        child = self._children.pop(name)
+        before = child.exit_code()
+        code = child.stop(STOP_SECONDS)
+        if before is not None:
+            raise ChildEndedError(child, f"ended by itself ({_how(before)})")
+        if code != 0:
+            raise ChildEndedError(child, f"was told to stop and did not end in order ({_how(code)})")
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"

@@ -1,0 +1,35 @@
+"""``tillstream up``: the whole chain on this machine, until it is stopped."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from tillstream.chain import POLL_SECONDS, Chain
+from tillstream.interrupts import Interrupted
+from tillstream.live import Board, watch
+from tillstream.running import LogsOption, RateOption, StreamOption, run
+
+
+def up(
+    stream: StreamOption = "kinesis",
+    rate: RateOption = "500/s",
+    logs: LogsOption = None,
+    show: Annotated[bool, typer.Option("--live/--no-live", help="Show the live numbers meanwhile.")] = True,
+) -> None:
+    """Run the whole chain on this machine until Ctrl-C; exit code 0 then."""
+    run(stream, rate, logs, lambda chain, board: _until_stopped(chain, board, show=show))
+
+
+def _until_stopped(chain: Chain, board: Board, *, show: bool) -> bool:
+    try:
+        if show:
+            watch(board, notes=chain.notes(), check=chain.supervisor.check)
+        while not show:
+            chain.supervisor.check()
+            time.sleep(POLL_SECONDS)
+    except Interrupted:
+        typer.echo("stopping")
+    for name in ("generator", "processor", "sink"):
+        chain.supervisor.stop(name)
+    return True

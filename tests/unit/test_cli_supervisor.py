@@ -1,0 +1,77 @@
+"""Services as processes: one that ends is named, with its last words."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tillstream.local.nursery import Child, Nursery
+from tillstream.supervisor import ChildEndedError, Supervisor
+
+UNTIL_STOPPED = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit({exit}))
+print('here', flush=True)
+time.sleep(600)
+"""
+SERVICES = {
+    "steady": UNTIL_STOPPED.format(exit="0"),
+    "sulking": UNTIL_STOPPED.format(exit="'could not flush'"),
+    "failing": "import sys; print('line 1'); print('the disk is full', file=sys.stderr); sys.exit(3)",
+}
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    for name, code in SERVICES.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Nursery() as nursery:
+        yield Supervisor(nursery, tmp_path)
+
+
+def wait_until_here(child: Child) -> None:
+    deadline = time.monotonic() + 15
+    while child.last_lines() != ["here"]:
+        assert time.monotonic() < deadline, child.last_lines()
+        time.sleep(0.02)
+
+
+def test_services_that_run_are_no_news(supervisor: Supervisor) -> None:
+    wait_until_here(supervisor.start("steady"))
+    supervisor.check()
+    supervisor.stop("steady")
+    supervisor.check()
+
+
+def test_a_service_that_ends_is_named_with_its_last_lines(supervisor: Supervisor) -> None:
+    supervisor.start("steady")
+    assert supervisor.start("failing").wait(15) == 3
+    with pytest.raises(ChildEndedError) as ended:
+        supervisor.check()
+    assert "failing ended by itself (exit code 3)" in str(ended.value)
+    assert "the disk is full" in str(ended.value)
+
+
+def test_a_service_that_was_killed_is_named_with_the_signal(supervisor: Supervisor) -> None:
+    child = supervisor.start("steady")
+    wait_until_here(child)
+    child.signal(signal.SIGKILL)
+    assert child.wait(15) == -9
+    with pytest.raises(ChildEndedError, match=r"steady ended by itself \(killed by signal 9\)"):
+        supervisor.check()
+
+
+def test_a_service_that_fails_while_it_stops_is_named(supervisor: Supervisor) -> None:
+    wait_until_here(supervisor.start("sulking"))
+    with pytest.raises(ChildEndedError, match="sulking was told to stop and did not end in order") as ended:
+        supervisor.stop("sulking")
+    assert "could not flush" in str(ended.value)
+
+
+def test_a_service_that_had_ended_before_it_is_stopped_is_named(supervisor: Supervisor) -> None:
+    assert supervisor.start("failing").wait(15) == 3
+    with pytest.raises(ChildEndedError, match="ended by itself"):
+        supervisor.stop("failing")
