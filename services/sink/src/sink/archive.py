@@ -1,0 +1,206 @@
+"""The S3 lane: each extent of a stream as Parquet objects, exactly once. The protocol is told in ``extents``."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from sales.streams import Chunk
+from sink import extents, parquet
+from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
+from sink.extents import Chain, Done, Head, Pin, StoredObject
+from sink.layouts import Layout
+from sink.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+DIGEST = "digest"
+"""Name of the metadata (``x-amz-meta-digest``) that tells which rows an object holds."""
+
+WAITING_OBJECTS = 16
+"""Encoded objects in memory at most: an extent may fan out over thousands of hours."""
+
+
+_S = TypeVar("_S", Pin, Done, Head)
+
+
+class ArchiveError(StoreError):
+    """The store holds something else than the stream: going on could lose or double orders."""
+
+
+class Archive:
+    """Stores a stream's extents; holds decoded Arrow tables until then.
+
+    Tables and not the raw messages: they take less memory than messages with their keys and positions do, Python's
+    objects for a whole extent never exist at one time, and at the rotation only encoding is left to do.
+
+    Args:
+        name: for people.
+        store: where to.
+        layout: the table.
+        stream: the stream's id.
+        digits: how many its positions are written with.
+        puts: runs the requests for data objects.
+    """
+
+    def __init__(self, name: str, store: Store, layout: Layout, *, stream: str, digits: int, puts: Executor) -> None:
+        self.name = name
+        self._store = store
+        self._layout = layout
+        self._stream = stream
+        self._digits = digits
+        self._puts = puts
+
+    def prepare(self, chunk: Chunk) -> Prepared[pa.Table]:
+        """See ``Lane``."""
+        piece = self._layout.decode(chunk)
+        return Prepared(piece.table, piece.rejected)
+
+    def start(self, partition: str, committed: int | None) -> Start:
+        """See ``Lane``. The chain in the store alone decides, not what was committed: groups are reset, their
+        positions expire, buckets are emptied."""
+        chain = self._chain(partition)
+        after = self._head(chain)
+        while (done := self._done(chain, after)) is not None:
+            after = int(done.end)
+        if committed != after:
+            log.info(
+                "%s: partition %s was committed up to %s; its chain ends at %s", self.name, partition, committed, after
+            )
+        pin = self._pin(chain, after)
+        return Start(after, None if pin is None else int(pin.end))
+
+    def store(self, extent: Extent[pa.Table], abandoned: threading.Event) -> Stored | Pinned:
+        """See ``Lane``.
+
+        Raises:
+            AwayError: will be tried again.
+            ArchiveError: records were lost from the stream, or rows differ from those that are stored.
+            AbandonedError: ``abandoned`` was set.
+        """
+        chain = self._chain(extent.partition)
+        mine = Pin(
+            stream=self._stream,
+            partition=extent.partition,
+            after=chain.text(extent.after),
+            end=chain.text(extent.end) or "",
+            read=extent.read,
+            encoder=parquet.ENCODER,
+            schema=self._layout.version,
+        )
+        pin = self._pin_first(chain, extent.after, mine)
+        if pin.end != mine.end:
+            done = self._done(chain, extent.after)
+            return Pinned(int(pin.end)) if done is None else Stored(int(done.end))
+        self._check(chain.pin_key(extent.after), pin, mine)
+        objects = list(self._write(extent, abandoned))
+        self._mark_done(
+            chain.done_key(extent.after),
+            Done(
+                stream=self._stream,
+                partition=extent.partition,
+                after=mine.after,
+                end=mine.end,
+                read=extent.read,
+                stored=sum(stored.orders for stored in objects),
+                rejected=extent.rejected,
+                objects=objects,
+            ),
+        )
+        self._store.overwrite(chain.head_key, extents.encode(Head(end=mine.end)))
+        return Stored(extent.end)
+
+    def _chain(self, partition: str) -> Chain:
+        return Chain(self._stream, partition, self._digits)
+
+    def _head(self, chain: Chain) -> int | None:
+        head = self._read(chain.head_key, Head)
+        return None if head is None else int(head.end)
+
+    def _pin(self, chain: Chain, after: int | None) -> Pin | None:
+        return self._read(chain.pin_key(after), Pin)
+
+    def _done(self, chain: Chain, after: int | None) -> Done | None:
+        return self._read(chain.done_key(after), Done)
+
+    def _read(self, key: str, kind: type[_S]) -> _S | None:
+        body = self._store.read(key)
+        try:
+            return None if body is None else extents.decode(body, kind)
+        except msgspec.MsgspecError as error:
+            raise ArchiveError(f"{self._store.address}: {key} can't be understood: {error}") from error
+
+    def _pin_first(self, chain: Chain, after: int | None, mine: Pin) -> Pin:
+        """The pin that counts: ours if there was none, else the one that is there."""
+        if self._store.create(chain.pin_key(after), extents.encode(mine)):
+            return mine
+        pin = self._pin(chain, after)
+        if pin is None:
+            raise ArchiveError(
+                f"{self._store.address}: {chain.pin_key(after)} was there and is gone; nothing may remove it"
+            )
+        return pin
+
+    def _check(self, key: str, pin: Pin, mine: Pin) -> None:
+        if pin.read != mine.read:
+            raise ArchiveError(
+                f"{self._store.address}: {key} was pinned with {pin.read} messages, the stream now has {mine.read} "
+                f"there: the others are gone (retention?) and this extent can no longer be stored whole"
+            )
+        if pin.schema != mine.schema:
+            raise ArchiveError(
+                f"{self._store.address}: {key} was begun with version {pin.schema} of table {self._layout.folder}, "
+                f"this program writes version {mine.schema}: finish it with the older program"
+            )
+
+    def _write(self, extent: Extent[pa.Table], abandoned: threading.Event) -> Iterator[StoredObject]:
+        """Encodes here, sends on the other threads; a few objects at a time."""
+        waiting: deque[Future[StoredObject]] = deque()
+        try:
+            for rows in parquet.spread(self._layout, extent.pieces):
+                if abandoned.is_set():
+                    raise AbandonedError(f"{self.name}: partition {extent.partition} belongs to another by now")
+                if len(waiting) >= WAITING_OBJECTS:
+                    yield waiting.popleft().result()
+                key = f"{rows.folder}{self._stream}+{extent.partition}+{rows.first_position}.parquet"
+                waiting.append(
+                    self._puts.submit(
+                        self._put,
+                        key,
+                        parquet.encode(self._layout, rows.table),
+                        rows.table.num_rows,
+                        rows.orders,
+                        parquet.digest(rows.table),
+                    )
+                )
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _put(self, key: str, body: pa.Buffer, rows: int, orders: int, digest: str) -> StoredObject:
+        size = body.size
+        if not self._store.create(key, body.to_pybytes(), {DIGEST: digest}):
+            facts = self._store.facts(key)
+            found = None if facts is None else facts.metadata.get(DIGEST)
+            if facts is None or found != digest:
+                raise ArchiveError(
+                    f"{self._store.address}: {key} holds other rows than the stream (digest {found}, not {digest}). "
+                    "Was CURRENCY, REGION_OVERRIDES or the program changed while this extent was being written? It is "
+                    "not marked done: start again with what it was begun with, or remove its objects, but not its pin"
+                )
+            size = facts.bytes
+        return StoredObject(key=key, rows=rows, orders=orders, bytes=size, digest=digest)
+
+    def _mark_done(self, key: str, done: Done) -> None:
+        if self._store.create(key, extents.encode(done)):
+            return
+        found = self._read(key, Done)
+        if found is None or not found.same_rows(done):
+            raise ArchiveError(f"{self._store.address}: {key} speaks of other rows than the stream holds")

@@ -1,0 +1,524 @@
+"""Carries a stream's records to a lane, which stores them; in order, each at least once, in bounded memory.
+
+One thread reads, decodes and decides; jobs on a few worker threads talk to the store. So a store that is slow or away
+never keeps the reader from its group: its partitions are paused, and go on when the store is back. A partition has at
+most one extent being stored and one being filled::
+
+    stream ──poll──▶ open extent ──rotation──▶ sealed extent ──lane.store──▶ commit
+                     └─ full while another is being stored: pause
+"""
+
+import logging
+import random
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+from sales.streams import Checkpoints, Chunk, Member, Stream, StreamError
+from sink.aws import AwayError
+
+log = logging.getLogger(__name__)
+
+POLL_RECORDS = 10_000
+"""Columns this long are decoded as fast as longer ones, and their objects take a few MB for a moment."""
+
+POLL_SECONDS = 0.1
+"""How late a finished job or a stop is noticed when nothing arrives."""
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between two tries of a job whose store is away; with jitter, so that lanes don't come back together."""
+
+COMMIT_PAUSE_SECONDS = 1.0
+"""Between two tries of a commit that was not acknowledged."""
+
+REPORT_SECONDS = 60.0
+"""A line of counts on the log, when something happened."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to read a partition on."""
+
+    after: int | None
+    end: int | None = None
+    """where the first extent must end, because that was decided before"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Generic[T]):
+    """One chunk as the lane holds it until it is stored."""
+
+    content: T
+    rejected: int
+    """messages that can't be decoded: counted, not stored"""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent(Generic[T]):
+    """A partition's records in ``(after, end]``, all of them."""
+
+    partition: str
+    after: int | None
+    end: int
+    pieces: list[T]
+    read: int
+    rejected: int
+    bytes: int
+    """of the messages"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything up to ``end`` is stored, durably, by whomever: the extent's own end, or that of another writer's."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Another end was decided for this extent, and it is not stored yet: read exactly up to ``end`` and store that."""
+
+    end: int
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this extent any more; whoever reads its partition next stores it."""
+
+
+class Lane(Protocol[T]):
+    """Stores what a stream holds. One instance, called by the delivery's threads."""
+
+    name: str
+    """for people and the log: ``archive-orders``"""
+
+    def prepare(self, chunk: Chunk) -> Prepared[T]:
+        """Decodes a chunk; on the reading thread, must not block."""
+        ...
+
+    def start(self, partition: str, committed: int | None) -> Start:
+        """Where a partition that was just assigned is read on; on a worker thread, may block for a bounded time.
+
+        Args:
+            partition: its name.
+            committed: the group's last committed position.
+
+        Raises:
+            AwayError: will be tried again.
+        """
+        ...
+
+    def store(self, extent: Extent[T], abandoned: threading.Event) -> Stored | Pinned:
+        """Stores an extent; on a worker thread, may block. Called again with the same extent after an AwayError, by
+        this process or the next one: whatever was written before must be no trouble.
+
+        Args:
+            extent: at most one of a partition at a time.
+            abandoned: set when nobody waits for the result any more.
+
+        Raises:
+            AwayError: will be tried again.
+            AbandonedError: ``abandoned`` was set.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an open extent is sealed, and how much is held."""
+
+    rotate_bytes: int
+    rotate_records: int
+    rotate_seconds: float
+    """since the extent's first record; 0: as soon as nothing of the partition is being stored"""
+    buffer_bytes: int
+    """message bytes of all partitions; beyond it, everything is paused until something is stored"""
+    workers: int = 2
+    """extents stored at one time"""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a delivery did since it began."""
+
+    read: int = 0
+    """in extents that are stored"""
+    rejected: int = 0
+    extents: int = 0
+    retries: int = 0
+    """jobs that found the store away"""
+    repeated: int = 0
+    """extents that another writer had pinned or stored"""
+
+
+@dataclass(slots=True)
+class _Open(Generic[T]):
+    """The extent that is being filled."""
+
+    after: int | None
+    end: int | None = None
+    pieces: list[T] = field(default_factory=list)
+    read: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Partition(Generic[T]):
+    """One assigned partition."""
+
+    name: str
+    committed: int | None
+    open: _Open[T] | None = None
+    """None until it is known where to start"""
+    pinned_end: int | None = None
+    """where the open extent must end"""
+    sealed: Extent[T] | None = None
+    job: "Future[Start | Stored | Pinned] | None" = None
+    tries: int = 0
+    retry_at: float = 0.0
+    paused: bool = False
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def held(self) -> int:
+        """Message bytes in memory."""
+        return (self.open.bytes if self.open else 0) + (self.sealed.bytes if self.sealed else 0)
+
+
+class Delivery(Generic[T]):
+    """Runs one lane on one stream, as a member of a group.
+
+    Args:
+        stream: what is read.
+        group: the group that shares it.
+        checkpoints: where a wire without memory of its own keeps positions.
+        lane: what stores.
+        limits: rotation and memory.
+        stop_seconds: how long a stop, or the loss of a partition, waits for stores under way.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        group: str,
+        checkpoints: Checkpoints,
+        lane: Lane[T],
+        limits: Limits,
+        *,
+        stop_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts = Counts()
+        self._stream = stream
+        self._group = group
+        self._checkpoints = checkpoints
+        self._lane = lane
+        self._limits = limits
+        self._stop_seconds = stop_seconds
+        self._clock = clock
+        self._partitions: dict[str, _Partition[T]] = {}
+        self._uncommitted: dict[str, int] = {}
+        self._commit_at = 0.0
+        self._fault: Exception | None = None
+        self._report_at = clock() + REPORT_SECONDS
+        self._reported = Counts()
+
+    def run(self, stop: threading.Event) -> None:
+        """Joins the group and delivers until ``stop`` is set; then stores what was read, commits and leaves.
+
+        Raises:
+            StreamError: the stream can't be read on.
+            StoreError: the store refuses for good, or holds something else than it must.
+        """
+        with ThreadPoolExecutor(self._limits.workers, thread_name_prefix=self._lane.name) as workers:
+            self._workers = workers
+            self._member: Member = self._stream.member(
+                self._group, self._checkpoints, self._on_assigned, self._on_revoked
+            )
+            try:
+                while not stop.is_set():
+                    self._step()
+                self._finish(list(self._partitions))
+                self._raise_fault()
+            finally:
+                self._abandon(list(self._partitions))
+                self._member.close()
+        self._report()
+
+    def _step(self) -> None:
+        for chunk in self._member.poll(POLL_RECORDS, POLL_SECONDS):
+            self._take(chunk)
+        self._raise_fault()
+        for partition in self._partitions.values():
+            self._collect(partition)
+        self._seal_due()
+        for partition in self._partitions.values():
+            self._submit(partition)
+        self._pause_and_resume()
+        self._commit()
+        if self._clock() >= self._report_at:
+            self._report()
+
+    # Assignment: inside poll and close, on the reading thread.
+
+    def _on_assigned(self, committed: dict[str, int | None]) -> None:
+        for name, position in committed.items():
+            self._abandon([name])
+            self._partitions[name] = _Partition(name, position)
+
+    def _on_revoked(self, names: list[str]) -> None:
+        self._finish(names)
+
+    def _finish(self, names: Iterable[str]) -> None:
+        """Stores and commits what is read of these partitions, within ``stop_seconds``, and forgets them."""
+        deadline = self._clock() + self._stop_seconds
+        leaving = [self._partitions[name] for name in names if name in self._partitions]
+        while True:
+            jobs = []
+            for partition in leaving:
+                self._finish_job(partition)
+                if partition.sealed is None and partition.open is not None and partition.pinned_end is None:
+                    self._seal(partition, partition.open)
+                if partition.sealed is None:
+                    continue
+                if partition.tries == 0:  # a store that was away once is not waited for here
+                    self._submit(partition)
+                if partition.job is not None:
+                    jobs.append(partition.job)
+            remaining = deadline - self._clock()
+            if not jobs or remaining <= 0:
+                break
+            wait(jobs, timeout=remaining, return_when=FIRST_COMPLETED)
+        self._commit_at = 0.0
+        self._commit()
+        for partition in leaving:
+            if partition.held():
+                log.warning(
+                    "%s: partition %s is given up with records that are not stored; they will be read again",
+                    self._lane.name,
+                    partition.name,
+                )
+        self._abandon([partition.name for partition in leaving])
+
+    def _finish_job(self, partition: _Partition[T]) -> None:
+        """Takes in a finished job of a partition that is about to be forgotten: nothing is read or sought any more."""
+        job = partition.job
+        if job is None or not job.done():
+            return
+        sealed = partition.sealed
+        try:
+            outcome = self._outcome(partition, job)
+        except Exception as error:  # noqa: BLE001 (nothing may pass through the client's callback; raised after poll)
+            self._fault = self._fault or error
+            outcome = None
+        if sealed is not None and outcome == Stored(sealed.end):
+            self._stored(partition, sealed)
+        elif outcome is not None or self._fault is not None:
+            partition.sealed, partition.open = None, None
+
+    def _abandon(self, names: Iterable[str]) -> None:
+        for name in names:
+            partition = self._partitions.pop(name, None)
+            if partition is not None:
+                partition.abandoned.set()
+            self._uncommitted.pop(name, None)
+
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    # Reading.
+
+    def _take(self, chunk: Chunk) -> None:
+        """Adds a chunk to its partition's open extent; a pinned extent ends inside it where it must."""
+        partition = self._partitions.get(chunk.partition)
+        if partition is None or partition.open is None:
+            return  # read before it was known where to start; will be read again from there
+        rest = chunk
+        while len(rest):
+            pinned = partition.pinned_end
+            inside, rest = (rest, _cut(rest, 0, 0)) if pinned is None else _split(rest, pinned)
+            if len(inside):
+                self._add(partition.open, inside)
+            if pinned is not None and (len(rest) or inside.positions[-1] == pinned):
+                self._seal(partition, partition.open)
+
+    def _add(self, extent: _Open[T], chunk: Chunk) -> None:
+        if extent.read == 0:
+            extent.since = self._clock()
+        prepared = self._lane.prepare(chunk)
+        extent.pieces.append(prepared.content)
+        extent.read += len(chunk)
+        extent.rejected += prepared.rejected
+        extent.bytes += sum(map(len, chunk.values))
+        extent.end = chunk.positions[-1]
+
+    # Rotation.
+
+    def _seal_due(self) -> None:
+        free = [
+            (partition, partition.open)
+            for partition in self._partitions.values()
+            if partition.open is not None and partition.sealed is None and partition.pinned_end is None
+        ]
+        for partition, extent in free:
+            if self._due(extent):
+                self._seal(partition, extent)
+        if free and self._held() > self._limits.buffer_bytes and not self._any_sealed():
+            self._seal(*max(free, key=lambda candidate: candidate[1].bytes))
+
+    def _due(self, extent: _Open[T]) -> bool:
+        if extent.read == 0:
+            return False
+        return self._full(extent) or self._clock() - extent.since >= self._limits.rotate_seconds
+
+    def _full(self, extent: _Open[T]) -> bool:
+        return extent.bytes >= self._limits.rotate_bytes or extent.read >= self._limits.rotate_records
+
+    def _seal(self, partition: _Partition[T], extent: _Open[T]) -> None:
+        """Closes the open extent, if it holds anything, and begins the next; only while none of the partition is being
+        stored."""
+        end = partition.pinned_end if partition.pinned_end is not None else extent.end
+        if end is None:
+            return
+        partition.sealed = Extent(
+            partition.name, extent.after, end, extent.pieces, extent.read, extent.rejected, extent.bytes
+        )
+        partition.open = _Open(after=end)
+        partition.pinned_end = None
+
+    # Jobs.
+
+    def _submit(self, partition: _Partition[T]) -> None:
+        if partition.job is not None or self._clock() < partition.retry_at:
+            return
+        if partition.sealed is not None:
+            partition.job = self._workers.submit(self._lane.store, partition.sealed, partition.abandoned)
+        elif partition.open is None:
+            partition.job = self._workers.submit(self._lane.start, partition.name, partition.committed)
+
+    def _collect(self, partition: _Partition[T]) -> None:
+        """Takes in a finished job."""
+        job = partition.job
+        if job is None or not job.done():
+            return
+        outcome = self._outcome(partition, job)
+        sealed = partition.sealed
+        match outcome:
+            case Start(after, end):
+                self._restart(partition, after, end)
+            case Stored(end) if sealed is not None and end == sealed.end:
+                self._stored(partition, sealed)
+            case Stored(end):
+                self.counts.repeated += 1
+                self._uncommitted[partition.name] = end
+                self._restart(partition, end, None)
+            case Pinned(end) if sealed is not None:
+                self.counts.repeated += 1
+                self._restart(partition, sealed.after, end)
+
+    def _outcome(
+        self, partition: _Partition[T], job: "Future[Start | Stored | Pinned]"
+    ) -> Start | Stored | Pinned | None:
+        """A finished job's result; None: the store was away, and the job is due again later."""
+        partition.job = None
+        try:
+            outcome = job.result()
+        except AwayError as error:
+            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**partition.tries)
+            pause *= random.uniform(0.5, 1)  # noqa: S311 (jitter)
+            partition.tries += 1
+            partition.retry_at = self._clock() + pause
+            self.counts.retries += 1
+            log.warning("%s: partition %s waits: %s; next try in %.1f s", self._lane.name, partition.name, error, pause)
+            return None
+        if partition.tries:
+            log.info("%s: partition %s goes on", self._lane.name, partition.name)
+        partition.tries, partition.retry_at = 0, 0.0
+        return outcome
+
+    def _stored(self, partition: _Partition[T], extent: Extent[T]) -> None:
+        partition.sealed = None
+        self._uncommitted[partition.name] = extent.end
+        self.counts.extents += 1
+        self.counts.read += extent.read
+        self.counts.rejected += extent.rejected
+
+    def _restart(self, partition: _Partition[T], after: int | None, end: int | None) -> None:
+        """Forgets what is held of a partition and reads it on from another place."""
+        log.info(
+            "%s: partition %s reads on after %s%s",
+            self._lane.name,
+            partition.name,
+            "its origin" if after is None else after,
+            "" if end is None else f", first exactly up to {end}",
+        )
+        partition.sealed = None
+        partition.open = _Open(after)
+        partition.pinned_end = end
+        self._member.seek(partition.name, after)
+
+    # Back-pressure.
+
+    def _pause_and_resume(self) -> None:
+        over = self._held() > self._limits.buffer_bytes and self._any_sealed()
+        for partition in self._partitions.values():
+            paused = over or partition.open is None or (partition.sealed is not None and self._full(partition.open))
+            if paused != partition.paused:
+                (self._member.pause if paused else self._member.resume)(partition.name)
+                partition.paused = paused
+
+    def _held(self) -> int:
+        return sum(partition.held() for partition in self._partitions.values())
+
+    def _any_sealed(self) -> bool:
+        return any(partition.sealed is not None for partition in self._partitions.values())
+
+    # Commit and report.
+
+    def _commit(self) -> None:
+        """Tells the group how far we are. A failure is no loss: what was stored is known, or harmless to repeat."""
+        if not self._uncommitted or self._clock() < self._commit_at:
+            return
+        try:
+            self._member.commit(self._uncommitted)
+        except StreamError as error:
+            self._commit_at = self._clock() + COMMIT_PAUSE_SECONDS
+            log.warning("%s: a commit was not acknowledged, it will be repeated: %s", self._lane.name, error)
+        else:
+            self._uncommitted = {}
+
+    def _report(self) -> None:
+        self._report_at = self._clock() + REPORT_SECONDS
+        now = replace(self.counts)
+        if now == self._reported:
+            return
+        self._reported = now
+        log.info(
+            "%s: %d messages stored in %d extents, %d malformed among them; %d retries, %d extents of other writers",
+            self._lane.name,
+            now.read,
+            now.extents,
+            now.rejected,
+            now.retries,
+            now.repeated,
+        )
+
+
+def _split(chunk: Chunk, end: int) -> tuple[Chunk, Chunk]:
+    """The records up to and with position ``end``, and the rest."""
+    place = bisect_right(chunk.positions, end)
+    return _cut(chunk, 0, place), _cut(chunk, place, len(chunk))
+
+
+def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
+    part = slice(start, stop)
+    return Chunk(chunk.partition, chunk.keys[part], chunk.values[part], chunk.positions[part], chunk.broker_times[part])

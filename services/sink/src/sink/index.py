@@ -1,0 +1,248 @@
+"""The DynamoDB lane: lookups by key. ``SalesData`` from orders, ``SalesTrends`` from rollups.
+
+Writes are conditional, so they can come in any order and any number of times: of one order id the lowest position
+stands, of one scope and minute the highest version.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from sales import orders
+from sales.orders import Batch
+from sales.rollups import Rollup
+from sales.rules import Rules
+from sales.streams import Chunk
+from sink import aws, items
+from sink.delivery import AbandonedError, Extent, Prepared, Start, Stored
+from sink.items import Item, OrderItem, OrderItems
+from sink.records import find_rollups
+from sink.store import StoreError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between two rounds of items that were throttled, with jitter: at 5 units a second a round of some hundred items is
+refused many times, and shorter pauses would only be refused more often."""
+
+THROTTLE_LOG_SECONDS = 30.0
+
+LEAST_ROUND = 8
+"""Items in a round at least, however hard the table throttles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An item, and the condition under which it is written."""
+
+    item: Item
+    condition: str
+    names: Mapping[str, str]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a put."""
+
+    written: bool
+    other: Item | None
+    """what stood there: replaced, or kept instead"""
+
+
+class Table:
+    """Conditional writes to one DynamoDB table; any thread may call.
+
+    Args:
+        client: boto3's, for ``dynamodb``.
+        name: the table's name.
+        threads: run the requests.
+    """
+
+    def __init__(self, client: Any, name: str, threads: Executor) -> None:
+        self._client = client
+        self._name = name
+        self._threads = threads
+        self.address = f"DynamoDB table {name} at {client.meta.endpoint_url}"
+
+    def put(self, puts: Sequence[Put], abandoned: threading.Event) -> list[Outcome]:
+        """Writes each item whose condition holds; blocks until all are answered. What is throttled is tried again,
+        after a pause that grows while nothing gets through, for as long as it takes.
+
+        Args:
+            puts: of different keys.
+            abandoned: ends the waiting.
+
+        Raises:
+            AwayError: no answer; any of them may be written.
+            StoreError: refused for good.
+            AbandonedError: ``abandoned`` was set.
+        """
+        outcomes: list[Outcome | None] = [None] * len(puts)
+        waiting = list(range(len(puts)))
+        width, pause = len(puts), FIRST_PAUSE_SECONDS
+        say_at = time.monotonic() + THROTTLE_LOG_SECONDS
+        while waiting:
+            tried, waiting = waiting[:width], waiting[width:]
+            for place, outcome in zip(tried, self._threads.map(self._put, [puts[i] for i in tried]), strict=True):
+                outcomes[place] = outcome
+            throttled = [place for place in tried if outcomes[place] is None]
+            if not throttled:
+                width, pause = 2 * width, FIRST_PAUSE_SECONDS
+                continue
+            written = len(tried) - len(throttled)
+            width = max(LEAST_ROUND, 2 * written)
+            pause = FIRST_PAUSE_SECONDS if written else min(LONGEST_PAUSE_SECONDS, 2 * pause)
+            waiting = throttled + waiting
+            if time.monotonic() >= say_at:
+                say_at = time.monotonic() + THROTTLE_LOG_SECONDS
+                log.warning("%s is throttled; %d items wait, none is lost", self.address, len(waiting))
+            if abandoned.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
+                raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def check(self) -> None:
+        """One request that shows that the table can be written.
+
+        Raises:
+            AwayError: no answer, or the table is missing or not ready (somebody may be about to create it).
+            StoreError: refused for good.
+        """
+        try:
+            status = self._client.describe_table(TableName=self._name)["Table"]["TableStatus"]
+        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+            if isinstance(error, ClientError) and aws.code(error) == "ResourceNotFoundException":
+                raise aws.AwayError(f"{self.address} does not exist; `tillstream setup` creates it") from error
+            raise self._explain(error, "describe") from error
+        if status not in ("ACTIVE", "UPDATING"):
+            raise aws.AwayError(f"{self.address} is {status}")
+
+    def _put(self, put: Put) -> Outcome | None:
+        """One request; None: throttled."""
+        try:
+            answer = self._client.put_item(
+                TableName=self._name,
+                Item=put.item,
+                ConditionExpression=put.condition,
+                ExpressionAttributeNames=put.names,
+                ExpressionAttributeValues=put.values,
+                ReturnValues="ALL_OLD",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+            if isinstance(error, ClientError):
+                if aws.code(error) == "ConditionalCheckFailedException":
+                    return Outcome(written=False, other=error.response.get("Item"))
+                if aws.throttled(error):
+                    return None
+            raise self._explain(error, f"put {list(put.item.values())[:2]}") from error
+        return Outcome(written=True, other=answer.get("Attributes"))
+
+    def _explain(self, error: Exception, what: str) -> Exception:
+        message = f"{self.address}: {what}: {error}"
+        if not isinstance(error, ClientError) or aws.passes(error):
+            return aws.AwayError(message)
+        return StoreError(message)
+
+
+class OrdersIndex:
+    """``SalesData``: of the events with one order id the one with the lowest position stands, whatever the order of
+    arrival. Positions are compared within one stream id; an item from another stream (or an earlier incarnation) stays
+    as it is, first come.
+
+    Args:
+        name: for people.
+        table: where to.
+        rules: what counts as an order.
+        make: makes the stream's items.
+    """
+
+    def __init__(self, name: str, table: Table, rules: Rules, make: OrderItems) -> None:
+        self.name = name
+        self.reused_ids = 0
+        """events seen that carry another event's order id, with another event time; seen again, counted again"""
+        self._table = table
+        self._rules = rules
+        self._make = make
+
+    def prepare(self, chunk: Chunk) -> Prepared[Batch]:
+        """See ``Lane``."""
+        decoded = orders.decode(self._rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
+        return Prepared(decoded.accepted, len(decoded.rejected))
+
+    def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (any partition starts alike)
+        """See ``Lane``: where the group is."""
+        return Start(committed)
+
+    def store(self, extent: Extent[Batch], abandoned: threading.Event) -> Stored:
+        """See ``Lane``; raises as ``Table.put``."""
+        lowest = self._make.of(extent.partition, extent.pieces)
+        outcomes = self._table.put([_order_put(item) for item in lowest.items], abandoned)
+        reused = lowest.reused
+        for item, outcome in zip(lowest.items, outcomes, strict=True):
+            if outcome.other is not None and outcome.other["event_time"]["S"] != item.event_time:
+                reused += 1
+        if reused:
+            self.reused_ids += reused
+            log.warning(
+                "%s: %d events reuse the order id of another event (%d in all)", self.name, reused, self.reused_ids
+            )
+        return Stored(extent.end)
+
+
+class RollupsIndex:
+    """``SalesTrends``: of the rollups of one scope and minute the highest version stands, a stale one above all.
+
+    Args:
+        name: for people.
+        table: where to.
+        currency: of all amounts.
+    """
+
+    def __init__(self, name: str, table: Table, currency: str) -> None:
+        self.name = name
+        self._table = table
+        self._currency = currency
+
+    def prepare(self, chunk: Chunk) -> Prepared[list[Rollup]]:
+        """See ``Lane``."""
+        found = find_rollups(chunk.values)
+        return Prepared(found.records, len(chunk) - len(found.records))
+
+    def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (any partition starts alike)
+        """See ``Lane``: where the group is."""
+        return Start(committed)
+
+    def store(self, extent: Extent[list[Rollup]], abandoned: threading.Event) -> Stored:
+        """See ``Lane``; raises as ``Table.put``."""
+        best = items.rightest(rollup for piece in extent.pieces for rollup in piece)
+        self._table.put([_rollup_put(rollup, self._currency) for rollup in best], abandoned)
+        return Stored(extent.end)
+
+
+def _order_put(item: OrderItem) -> Put:
+    return Put(
+        item.attributes,
+        "attribute_not_exists(order_id) OR (#stream = :stream AND #position > :position)",
+        {"#stream": "stream", "#position": "position"},
+        {":stream": {"S": item.stream}, ":position": {"S": item.position}},
+    )
+
+
+def _rollup_put(rollup: Rollup, currency: str) -> Put:
+    standing = "#version < :version" if rollup.stale else "(#stale = :fresh AND #version < :version)"
+    stale = "#stale = :fresh OR " if rollup.stale else ""
+    return Put(
+        items.trend(rollup, currency),
+        f"attribute_not_exists(#scope) OR {stale}{standing}",
+        {"#scope": "scope", "#stale": "stale", "#version": "version"},
+        {":fresh": {"BOOL": False}, ":version": {"N": str(rollup.version)}},
+    )

@@ -1,0 +1,255 @@
+"""Orders and rollups as DynamoDB items, in the service's own notation (``{"S": …}``). Pure.
+
+``SalesData``, of the lowest position that holds an ``order_id``: amounts are decimals in major units, negative for
+returns.
+
+=============================== =======================================================================================
+``order_id``                    key
+``type``, ``event_time``        ``sale`` or ``return``; RFC 3339 in UTC with milliseconds
+``order_date``                  ISO date of the event time in UTC
+``customer_id``                 number; missing where unknown
+``country``, ``region``         code, and the region it lies in
+``product_id``, ``product_name`` of the line with the largest net (its size, for returns too), the first of equals
+``category``                    of the same line, key of ``CategoryIndex``
+``sales``                       the order's gross, before discount
+``discount``                    the order's effective percentage, discount / gross x 100, half up to two decimals
+``net``                         gross less discount
+``profit``                      net less cost; missing when a line has no cost
+``currency``                    ISO 4217
+``original_order_id``           of a return, where known
+``lines``                       list of maps: ``line product_id product_name category quantity unit_amount discount
+                                sales net``, and ``unit_cost profit`` where known
+``lines_omitted``               true instead of ``lines`` where those would make the item too large
+``stream partition position``   where the event is: stream id, partition, position in fixed width
+=============================== =======================================================================================
+
+The product and the category at the top (not in ``lines``) are cut at 2,048 bytes, the longest key that an index takes;
+an empty category is ``Uncategorised`` there, because an index takes no empty key.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import numpy as np
+
+from sales.money import to_decimal
+from sales.orders import Batch
+from sales.rollups import Rollup
+from sales.streams import format_position
+from sales.times import format_time
+
+LARGEST_ITEM_BYTES = 390_000
+"""DynamoDB takes 400 KB (409,600 bytes); the size here is an estimate from above, and indexes add a little."""
+
+LARGEST_KEY_BYTES = 2_048
+"""The longest partition key."""
+
+_CENT = Decimal("0.01")
+
+Attribute = dict[str, Any]
+Item = dict[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItem:
+    """An order as it is to stand in ``SalesData``, unless a lower position of its stream stands there."""
+
+    order_id: str
+    event_time: str
+    position: str
+    stream: str
+    attributes: Item
+
+
+class OrderItems:
+    """Makes the items of one stream's orders.
+
+    Args:
+        stream: the stream's id.
+        digits: how many its positions are written with.
+        currency: of all amounts.
+        regions: each country's region.
+    """
+
+    def __init__(self, stream: str, digits: int, currency: str, regions: Mapping[str, str]) -> None:
+        self._stream = stream
+        self._digits = digits
+        self._currency = currency
+        self._regions = regions
+
+    def of(self, partition: str, batches: Iterable[Batch]) -> "Lowest":
+        """One item for each order id in consecutive batches of a partition: the first, with the lowest position."""
+        found: dict[str, OrderItem] = {}
+        reused = 0
+        for batch in batches:
+            firsts: list[int] = []
+            times: dict[str, str] = {}
+            for row, order_id in enumerate(batch.order_ids):
+                event_time = format_time(int(batch.event_times[row]))
+                earlier = times.get(order_id) or (found[order_id].event_time if order_id in found else None)
+                if earlier is None:
+                    firsts.append(row)
+                    times[order_id] = event_time
+                elif earlier != event_time:
+                    reused += 1
+            for item in self._items(partition, batch, firsts, times):
+                found[item.order_id] = item
+        return Lowest(list(found.values()), reused)
+
+    def _items(self, partition: str, batch: Batch, rows: list[int], times: Mapping[str, str]) -> Iterator[OrderItem]:
+        starts = np.searchsorted(batch.line_order, np.arange(len(batch) + 1)).tolist()
+        gross, net = batch.gross().tolist(), batch.net().tolist()
+        quantities, costs = batch.quantities.tolist(), batch.unit_costs.tolist()
+        units, percents = batch.unit_amounts.tolist(), batch.discount_percents.tolist()
+        for row in rows:
+            lines = range(starts[row], starts[row + 1])
+            sign = -1 if batch.is_return[row] else 1
+            largest = max(lines, key=net.__getitem__)  # max keeps the first of equals
+            order_gross, order_net = sum(gross[i] for i in lines), sum(net[i] for i in lines)
+            order_id, event_time = batch.order_ids[row], times[batch.order_ids[row]]
+            position = format_position(batch.positions[row], self._digits)
+            item: Item = {
+                "order_id": _text(order_id),
+                "type": _text("return" if batch.is_return[row] else "sale"),
+                "event_time": _text(event_time),
+                "order_date": _text(event_time[:10]),
+                "country": _text(batch.countries[row]),
+                "region": _text(self._regions[batch.countries[row]]),
+                "product_id": _text(_cut(batch.product_ids[largest])),
+                "product_name": _text(_cut(batch.product_names[largest])),
+                "category": _text(_cut(batch.categories[largest]) or "Uncategorised"),
+                "sales": self._amount(sign * order_gross),
+                "discount": _number(_percentage(order_gross - order_net, order_gross)),
+                "net": self._amount(sign * order_net),
+                "currency": _text(self._currency),
+                "stream": _text(self._stream),
+                "partition": _text(partition),
+                "position": _text(position),
+            }
+            if all(costs[i] >= 0 for i in lines):
+                item["profit"] = self._amount(sign * (order_net - sum(quantities[i] * costs[i] for i in lines)))
+            customer, original = batch.customer_ids[row], batch.original_order_ids[row]
+            if customer is not None:
+                item["customer_id"] = _number(customer)
+            if original is not None:
+                item["original_order_id"] = _text(original)
+            details: list[Attribute] = []
+            for i in lines:
+                line: Item = {
+                    "line": _number(i - starts[row] + 1),
+                    "product_id": _text(batch.product_ids[i]),
+                    "product_name": _text(batch.product_names[i]),
+                    "category": _text(batch.categories[i]),
+                    "quantity": _number(sign * quantities[i]),
+                    "unit_amount": self._amount(units[i]),
+                    "discount": _number(percents[i]),
+                    "sales": self._amount(sign * gross[i]),
+                    "net": self._amount(sign * net[i]),
+                }
+                if costs[i] >= 0:
+                    line["unit_cost"] = self._amount(costs[i])
+                    line["profit"] = self._amount(sign * (net[i] - quantities[i] * costs[i]))
+                details.append({"M": line})
+            item["lines"] = {"L": details}
+            if size(item) > LARGEST_ITEM_BYTES:
+                del item["lines"]
+                item["lines_omitted"] = {"BOOL": True}
+            yield OrderItem(order_id, event_time, position, self._stream, item)
+
+    def _amount(self, minor: int) -> Attribute:
+        return _number(to_decimal(minor, self._currency))
+
+
+@dataclass(frozen=True, slots=True)
+class Lowest:
+    """The items of an extent."""
+
+    items: list[OrderItem]
+    reused: int
+    """further events that carry an id of an earlier one, with another event time"""
+
+
+def trend(rollup: Rollup, currency: str) -> Item:
+    """A rollup as it stands in ``SalesTrends``; amounts are decimals in major units."""
+    item: Item = {
+        "scope": _text(_key(rollup.scope)),
+        "minute": _text(rollup.minute),
+        "version": _number(rollup.version),
+        "orders": _number(rollup.orders),
+        "returns": _number(rollup.returns),
+        "units": _number(rollup.units),
+        "sales": _number(to_decimal(rollup.sales_minor, currency)),
+        "refunded": _number(to_decimal(rollup.refunded_minor, currency)),
+        "revenue": _number(to_decimal(rollup.revenue_minor, currency)),
+        "currency": _text(currency),
+        "stale": {"BOOL": rollup.stale},
+    }
+    if rollup.country is not None:
+        item["country"] = _text(rollup.country)
+    if rollup.category is not None:
+        item["category"] = _text(rollup.category)
+    return item
+
+
+def rightest(rollups: Iterable[Rollup]) -> list[Rollup]:
+    """Of each scope and minute the one that counts: a stale one, else the highest version."""
+    best: dict[tuple[str, str], Rollup] = {}
+    for rollup in rollups:
+        key = (rollup.scope, rollup.minute)
+        held = best.get(key)
+        if held is None or (rollup.stale, rollup.version) > (held.stale, held.version):
+            best[key] = rollup
+    return list(best.values())
+
+
+def size(item: Item) -> int:
+    """An item's bytes as DynamoDB counts them, rounded up."""
+    return sum(len(name) + _size(attribute) for name, attribute in item.items())
+
+
+def _size(attribute: Attribute) -> int:
+    [(kind, value)] = attribute.items()
+    match kind:
+        case "S":
+            return len(value.encode())
+        case "N":
+            return len(value) // 2 + 3
+        case "L":
+            return 3 + sum(1 + _size(element) for element in value)
+        case "M":
+            return 3 + sum(1 + len(name) + _size(element) for name, element in value.items())
+        case _:
+            return 1
+
+
+def _percentage(part: int, whole: int) -> Decimal:
+    return Decimal(0) if whole == 0 else (Decimal(100 * part) / Decimal(whole)).quantize(_CENT, ROUND_HALF_UP)
+
+
+def _cut(text: str) -> str:
+    """At most LARGEST_KEY_BYTES of UTF-8, whole characters."""
+    if len(text) * 4 <= LARGEST_KEY_BYTES:
+        return text
+    return text.encode()[:LARGEST_KEY_BYTES].decode(errors="ignore")
+
+
+def _key(text: str) -> str:
+    """The text, or if an index would not take one as long, its beginning and a fingerprint of all of it."""
+    if len(text) * 4 <= LARGEST_KEY_BYTES:
+        return text
+    body = text.encode()
+    if len(body) <= LARGEST_KEY_BYTES:
+        return text
+    fingerprint = hashlib.sha256(body).hexdigest()
+    return body[: LARGEST_KEY_BYTES - len(fingerprint) - 1].decode(errors="ignore") + "#" + fingerprint
+
+
+def _text(value: str) -> Attribute:
+    return {"S": value}
+
+
+def _number(value: int | Decimal) -> Attribute:
+    return {"N": f"{value:f}" if isinstance(value, Decimal) else str(value)}
