@@ -33,14 +33,17 @@ class Shop:
 
     def keys(self, folder: str) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=PREFIX + folder)
-        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return [item["Key"].removeprefix(PREFIX) for page in pages for item in page.get("Contents", ())]
 
     def get(self, key: str) -> bytes:
-        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=PREFIX + key)["Body"].read()
         return body
 
     def put(self, key: str, body: bytes | str) -> None:
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        self.s3.put_object(Bucket=self.bucket, Key=PREFIX + key, Body=body)
+
+    def remove(self, key: str) -> None:
+        self.s3.delete_object(Bucket=self.bucket, Key=PREFIX + key)
 
     def rewrite(self, key: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
         """Replaces an object by one with other rows."""
@@ -302,7 +305,7 @@ def test_an_order_in_two_partitions_is_found(open_shop: Callable[..., Shop]) -> 
 def test_an_object_that_is_gone_is_found(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     key = shop.keys("orders/")[-1]
-    shop.s3.delete_object(Bucket=shop.bucket, Key=key)
+    shop.remove(key)
     assert (key, "object", "there", "missing") in differences(shop.verify())
 
 
@@ -323,7 +326,7 @@ def test_an_object_that_is_being_written_is_none_of_that(open_shop: Callable[...
 
 def test_a_marker_whose_counts_do_not_add_up_is_found(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
-    key = f"{PREFIX}_extents/{small.STREAM}/0/origin.done"
+    key = f"_extents/{small.STREAM}/0/origin.done"
     marker = json.loads(shop.get(key))
     shop.put(key, json.dumps({**marker, "read": marker["read"] + 1}))
     assert [name.split()[-1] for _, name, *_ in differences(shop.verify())] == ["read"]
@@ -337,7 +340,7 @@ def test_a_missing_marker_means_not_covered(open_shop: Callable[..., Shop], plac
     shop = open_shop()
     ends = shop.world.cuts["0"]
     name = {"origin": "origin", "middle": small.position_text(ends[0]), "last": small.position_text(ends[1])}[place]
-    shop.s3.delete_object(Bucket=shop.bucket, Key=f"{PREFIX}_extents/{small.STREAM}/0/{name}.done")
+    shop.remove(f"_extents/{small.STREAM}/0/{name}.done")
     covered = {"origin": "nothing", "middle": small.position_text(ends[0]), "last": small.position_text(ends[1])}[place]
     with pytest.raises(NotCoveredError, match=rf"1 of 2 partitions .* {small.STREAM}/0 is marked done up to {covered}"):
         shop.verify()
@@ -349,16 +352,16 @@ def test_a_pin_and_marker_that_are_both_gone_leave_a_gap(open_shop: Callable[...
     shop = open_shop()
     for kind in ("json", "done"):
         name = small.position_text(shop.world.cuts["0"][0])
-        shop.s3.delete_object(Bucket=shop.bucket, Key=f"{PREFIX}_extents/{small.STREAM}/0/{name}.{kind}")
+        shop.remove(f"_extents/{small.STREAM}/0/{name}.{kind}")
     with pytest.raises(NotCoveredError):
         shop.verify()
 
 
 def test_it_waits_until_the_marker_comes(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
-    key = f"{PREFIX}_extents/{small.STREAM}/0/{small.position_text(shop.world.cuts['0'][1])}.done"
+    key = f"_extents/{small.STREAM}/0/{small.position_text(shop.world.cuts['0'][1])}.done"
     marker = shop.get(key)
-    shop.s3.delete_object(Bucket=shop.bucket, Key=key)
+    shop.remove(key)
     said: list[str] = []
 
     def say(text: str) -> None:

@@ -240,15 +240,18 @@ def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple
         "after": None if after is None else position_text(after),
         "end": position_text(end),
     }
+    s3.put_object(
+        Bucket=bucket, Key=f"{prefix}_extents/{STREAM}/{partition}/head", Body=json.dumps({"end": manifest["end"]})
+    )
     name = "origin" if after is None else position_text(after)
     folder = f"{prefix}_extents/{STREAM}/{partition}"
     s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.json", Body=json.dumps(manifest | {"encoder": "1", "schema": 1}))
     objects = []
     for hour, events in by_hour.items():
-        key = f"{prefix}orders/{hour}/{STREAM}+{partition}+{position_text(events[0].position)}.parquet"
+        key = f"orders/{hour}/{STREAM}+{partition}+{position_text(events[0].position)}.parquet"
         table = rows(events)
         body = encode(table)
-        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
         objects.append(
             {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": "not looked at"}
         )

@@ -6,7 +6,7 @@ certainty read exactly the objects that these markers name.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ class StoredObject(msgspec.Struct, frozen=True):
     """One Parquet object as its marker names it."""
 
     key: str
+    """without S3_PREFIX"""
     rows: int
     orders: int
     bytes: int
@@ -118,9 +119,10 @@ _KEY = re.compile(
 
 
 class Store:
-    """Reads the bucket. Every method may block for as long as S3 takes, retries included.
+    """Reads the bucket. Keys are without S3_PREFIX throughout, as the markers have them.
 
-    All raise ``botocore.exceptions.BotoCoreError`` or ``ClientError`` when S3 stays away or refuses.
+    Every method may block for as long as S3 takes, retries included. All raise ``botocore.exceptions.BotoCoreError`` or
+    ``ClientError`` when S3 stays away or refuses.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
@@ -144,12 +146,12 @@ class Store:
         Raises:
             StoredError: a marker contradicts its own name.
         """
-        folder = f"{self._prefix}_extents/{chain.path}/"
+        folder = f"_extents/{chain.path}/"
         pinned: dict[str, datetime | None] = {}
-        for item in self.listing(folder, after=folder if chain.end is None else f"{folder}{chain.end}"):
-            name, _, kind = item["Key"].removeprefix(folder).rpartition(".")
+        for listed, modified in self.listing(folder, after="" if chain.end is None else f"{folder}{chain.end}"):
+            name, _, kind = listed.removeprefix(folder).rpartition(".")
             if kind == "done":
-                pinned[name] = item["LastModified"]
+                pinned[name] = modified
             elif kind == "json":
                 pinned.setdefault(name, None)
         if chain.end is not None:
@@ -169,25 +171,21 @@ class Store:
                 chain.extents.append(_extent(key, name, raw, chain))
 
     def get(self, key: str) -> bytes:
-        """One object, whole. The key is taken as it is, prefix included."""
-        body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        """One object, whole."""
+        body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
         return body
 
-    def listing(self, start: str, *, after: str = "") -> Iterator[Mapping[str, Any]]:
-        """Every object whose key (prefix included) begins with ``start``, in key order, as S3 lists it."""
+    def listing(self, start: str, *, after: str = "") -> Iterator[tuple[str, datetime]]:
+        """Every key that begins with ``start`` and when it was last written, in key order, from behind ``after`` on."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=start, StartAfter=after
+            Bucket=self._bucket, Prefix=self._prefix + start, StartAfter=self._prefix + (after or start)
         )
         for page in pages:
-            yield from page.get("Contents", ())
+            for item in page.get("Contents", ()):
+                yield item["Key"].removeprefix(self._prefix), item["LastModified"]
 
-    def keys(self, folder: str) -> list[str]:
-        """The keys of the Parquet objects under a folder (given without the prefix)."""
-        listed = (item["Key"] for item in self.listing(self._prefix + folder))
-        return [key for key in listed if key.endswith(".parquet")]
-
-    def hours(self, table: str) -> list[str]:
-        """The folders of a table that have a date: ``orders/dt=2026-11-20/``, oldest first, without the prefix."""
+    def dates(self, table: str) -> list[str]:
+        """The folders of a table's days: ``orders/dt=2026-11-20/``, oldest first."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{self._prefix}{table}/", Delimiter="/"
         )
@@ -195,9 +193,10 @@ class Store:
             folder["Prefix"].removeprefix(self._prefix) for page in pages for folder in page.get("CommonPrefixes", ())
         ]
 
-    def place(self, key: str) -> Placed | None:
+    @staticmethod
+    def place(key: str) -> Placed | None:
         """What a key says; None where it is no object of a table."""
-        match = _KEY.fullmatch(key.removeprefix(self._prefix))
+        match = _KEY.fullmatch(key)
         if match is None:
             return None
         hour = match["hour"]
@@ -217,7 +216,7 @@ class Store:
         missing in the answer.
 
         Args:
-            keys: prefix included.
+            keys: which.
             directory: exists.
             progress: called on this thread.
         """
@@ -227,7 +226,7 @@ class Store:
             number, key = item
             path = directory / f"{number}.parquet"
             try:
-                body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+                body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"]
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
                     return None

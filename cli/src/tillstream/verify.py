@@ -394,14 +394,14 @@ def _strays(archive: Store, chains: Sequence[Chain], span: tuple[int, int] | Non
     table would count them."""
     check = Check("", "objects without a marker")
     folders = (
-        archive.hours("orders")
+        archive.dates("orders")
         if span is None
         else [f"orders/dt={date}/hour={hour:02d}/" for date, hour in hour_folders(*span)]
     )
     by_partition = {(chain.stream, chain.partition): chain for chain in chains}
     marked = {item.key for chain in chains for extent in chain.extents for item in extent.objects}
     for folder in folders:
-        for key in archive.keys(folder):
+        for key, _ in archive.listing(folder):
             place = archive.place(key)
             chain = None if place is None else by_partition.get((place.stream, place.partition))
             if place is None:
