@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import timedelta
 
 import redis
+from bytewax.dataflow import Dataflow
 from bytewax.run import cli_main
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
@@ -89,8 +91,23 @@ def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping
         Exception: one of EXPECTED, perhaps as the cause of the engine's own error.
     """
     orders = wire.open(settings.orders_stream)
+    with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=settings.slots)) as recovery:
+        flow = _dataflow(wire, client, settings, stopping, recovery)
+        log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
+        cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+            flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
+        )
+
+
+def _dataflow(
+    wire: Wire,
+    client: "redis.Redis",
+    settings: ProcessorSettings,
+    stopping: threading.Event,
+    recovery: RecoveryDirectory,
+) -> Dataflow:
+    orders = wire.open(settings.orders_stream)
     dead_letters, rollups = wire.open(settings.dead_letters_stream), wire.open(settings.rollups_stream)
-    recovery = RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=settings.slots)
     keys = Keys(settings.redis_prefix)
     shown = _shown(client, keys, orders)
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
@@ -126,15 +143,11 @@ def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping
         dead_letter_share=settings.dead_letter_share,
         stopping=stopping.is_set,
     )
-    flow = build(
+    return build(
         orders=source,
         numbers=numbers_logic,
         board=BoardSink(writer, settings.away_seconds, stopping.wait),
         rollups=RollupsSink(rollups.writer()),
-    )
-    log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
-    cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
-        flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
     )
 
 

@@ -37,7 +37,7 @@ class Owner:
 
 
 class RecoveryDirectory:
-    """An open, locked recovery directory; the lock ends with the process."""
+    """An open, locked recovery directory; the lock ends with `close` or with the process."""
 
     def __init__(self, path: Path, *, stream: str, slots: int) -> None:
         """Opens and locks it, and creates what is missing on a first start.
@@ -71,6 +71,10 @@ class RecoveryDirectory:
             engine.mkdir(mode=0o700)
             init_db_dir(engine, _ENGINE_PARTITIONS)  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
         self.engine = RecoveryConfig(str(engine))  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Lets another processor have it."""
+        os.close(self._lock)
 
     def numbers(self) -> Path:
         """Where the journal of the numbers is."""
