@@ -66,7 +66,7 @@ class Chain:
     redis: Server
 
     def wait_for_numbers(self, read: Callable[[], bool], seconds: float) -> None:
-        """Blocks until ``read`` finds a tick.
+        """Blocks until ``read`` finds orders counted.
 
         Raises:
             NoNumbersError: none in time.

@@ -1,12 +1,13 @@
 """``tillstream demo``: the whole chain for a while, and then the proof."""
 
+import time
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from sales.settings import load
-from tillstream.chain import Chain
+from tillstream.chain import Chain, Say
 from tillstream.interrupts import Interrupted
 from tillstream.live import Board, watch
 from tillstream.running import LogsOption, RateOption, StreamOption, run
@@ -16,6 +17,7 @@ SETTLE_SECONDS = 60.0
 """What was sent last is counted within a second; a machine that is overloaded may be behind."""
 COVER_SECONDS = 120.0
 """How long the proof waits for the sink."""
+SAY_SECONDS = 5.0
 
 
 def demo(
@@ -46,7 +48,21 @@ def _watch_and_prove(chain: Chain, board: Board, seconds: float) -> bool:
         typer.echo(f"the processor is still behind after {SETTLE_SECONDS:g} s; proving what it has counted")
     chain.supervisor.stop("processor")
     (settings,) = load(VerifySettings)
-    report = verify_board(settings, timeout=COVER_SECONDS, everything=True, say=typer.echo)
+    report = verify_board(settings, timeout=COVER_SECONDS, everything=True, say=_now_and_then(chain))
     show(report, Console())
     chain.supervisor.stop("sink")
     return report.equal
+
+
+def _now_and_then(chain: Chain) -> Say:
+    """Prints what the proof waits for, not oftener than every SAY_SECONDS, and notices when a child ends meanwhile."""
+    last = -SAY_SECONDS
+
+    def say(text: str) -> None:
+        nonlocal last
+        chain.supervisor.check()
+        if time.monotonic() - last >= SAY_SECONDS:
+            last = time.monotonic()
+            typer.echo(f"proof: {text}")
+
+    return say

@@ -74,7 +74,7 @@ class Board:
         self._away_since: float | None = None
 
     def read(self) -> bool:
-        """Takes one tick; False while there was none yet. While Redis is away the last one stays.
+        """Takes one tick; True once orders were counted. While Redis is away the last one stays.
 
         Raises:
             RedisAwayError: it has been away for AWAY_SECONDS.
@@ -91,7 +91,7 @@ class Board:
         else:
             self._away, self._away_since = "", None
             self._rate.add(self._numbers)
-        return bool(self._numbers.status)
+        return int(self._numbers.status.get("accepted", 0)) > 0
 
     def frame(self, window: str, notes: Sequence[str] = ()) -> Frame:
         """What to show now."""

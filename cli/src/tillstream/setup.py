@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from sink.tables import bucket_lifecycle, sales_table, trends_table
 
 from sales.settings import StoreSettings, StreamSettings, load
 from sales.streams import StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
+from sink.tables import bucket_lifecycle, sales_table, trends_table
 from tillstream.stored import aws_client
 
 EXIT_FAILED = 1
