@@ -61,7 +61,7 @@ class Facts:
         self._database = database
         self._directory = directory
         database.execute("SET temp_directory = ?", [str(directory / "spill")])
-        database.execute(_sql("tables"))
+        database.execute(sql("tables"))
 
     def load(
         self,
@@ -99,7 +99,7 @@ class Facts:
         ]
         self._fill("objects", rows)
         if there:
-            self._database.execute(_sql("load"), {"files": [str(path) for path in there.values()]})
+            self._database.execute(sql("load"), {"files": [str(path) for path in there.values()]})
         return [key for key, *_ in wanted if key not in there]
 
     def apply(self, positions: Mapping[str, str], windows: Mapping[str, tuple[int, int]]) -> None:
@@ -111,7 +111,7 @@ class Facts:
         """
         self._fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
         self._fill("windows", [(name, *bounds) for name, bounds in windows.items()])
-        self._database.execute(_sql("applied"))
+        self._database.execute(sql("applied"))
 
     def expected(self, *, as_of: int, start: int, top_k: int) -> Expected:
         """The numbers of the tick.
@@ -154,7 +154,7 @@ class Facts:
         return objects, lines
 
     def _ask(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        return self._database.execute(_sql(name), parameters).fetchall()
+        return self._database.execute(sql(name), parameters).fetchall()
 
     def _fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -163,5 +163,6 @@ class Facts:
             self._database.execute(f"INSERT INTO {table} SELECT {columns}", lists)
 
 
-def _sql(name: str) -> str:
+def sql(name: str) -> str:
+    """The text of one of the SQL files."""
     return (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")

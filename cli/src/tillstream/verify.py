@@ -173,7 +173,7 @@ def verify(
     notes = Console(stderr=True)
     try:
         with notes.status("") as status:
-            say = status.update if notes.is_terminal else _plain(notes)
+            say = status.update if notes.is_terminal else plain(notes, "verify")
             report = verify_board(settings, timeout=timeout, everything=everything, say=say)
     except (NotCoveredError, StoredError, redis.RedisError, BotoCoreError, ClientError) as error:
         notes.print(f"verify: {error}", markup=False, highlight=False, soft_wrap=True)
@@ -489,15 +489,15 @@ def show(report: Report, console: Console) -> None:
     )
 
 
-def _plain(notes: Console) -> Say:
-    """Without a terminal: a line when something new is said, at most one every 5 s."""
+def plain(notes: Console, command: str) -> Say:
+    """Without a terminal: a line when something is said, at most one every 5 s."""
     last = -5.0
 
     def say(text: str) -> None:
         nonlocal last
         if time.monotonic() - last >= 5:
             last = time.monotonic()
-            notes.print(f"verify: {text}", markup=False, highlight=False, soft_wrap=True)
+            notes.print(f"{command}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     return say
 

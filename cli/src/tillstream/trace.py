@@ -1,0 +1,447 @@
+"""``tillstream trace``: where one order is, and why."""
+
+import base64
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import msgspec
+import redis
+import typer
+from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.table import Table
+
+from sales import dead_letters
+from sales.board import BoardReader, Keys, LiveNumbers
+from sales.orders import decode
+from sales.settings import StreamSettings, load
+from sales.streams import Chunk, Stream, StreamError, format_position
+from sales.streams.connect import connect
+from sales.times import INVALID_TIME, format_time, parse_time
+from tillstream.recompute import sql
+from tillstream.stored import Chain, Store, StoredError, aws_client, hour_folders
+from tillstream.verify import REDIS_SECONDS, VerifySettings, decimal, plain
+
+EXIT_UNKNOWN = 1
+EXIT_AWAY = 3
+
+DEAD_LETTER_DAYS = 2
+"""How many days of archived dead letters are looked through, by broker time: today's and yesterday's."""
+
+POLL_RECORDS = 5_000
+POLL_SECONDS = 0.5
+
+Say = Callable[[str], None]
+
+
+class TraceSettings(VerifySettings, StreamSettings):
+    """Everywhere an order may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One message that carries the order id."""
+
+    verdict: str
+    """accepted, duplicate, conflict, rejected"""
+    reason: str
+    """why it was not accepted; a sentence for people"""
+    stream: str
+    partition: str
+    position: str
+    stored: str | None
+    """key of the Parquet object that holds it, without S3_PREFIX; None: only in the stream yet"""
+    type: str = ""
+    event_time: str = ""
+    country: str = ""
+    net: str = ""
+    """major units; negative for returns"""
+    lines: int = 0
+    applied: bool | None = None
+    """are the live numbers past its position? None: they don't speak of its partition"""
+    windows: tuple[str, ...] = ()
+    """the live windows that hold it now"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All that is known of one order id."""
+
+    order_id: str
+    sightings: list[Sighting]
+    item: dict[str, Any] | None
+    """the item in DynamoDB"""
+    as_of: str
+    """what time the live numbers speak of"""
+    searched: list[str]
+    """where was looked, in words"""
+
+    @property
+    def known(self) -> bool:
+        """Was it found anywhere?"""
+        return bool(self.sightings) or self.item is not None
+
+
+def trace(
+    order_id: Annotated[str, typer.Argument(help="The order's id.")],
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere",
+            help="Look through everything that is stored, not only the hour that DynamoDB names or the live windows'.",
+        ),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to read what is in the streams and not stored yet.", metavar="SECONDS")
+    ] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Say where an order is: position, accepted or why not, in which file, which item, which windows.
+
+    Exit codes: 0 found, 1 unknown everywhere, 2 a setting is wrong, 3 a part can't be reached.
+    """
+    (settings,) = load(TraceSettings)
+    notes = Console(stderr=True)
+    try:
+        with notes.status("") as status:
+            say = status.update if notes.is_terminal else plain(notes, "trace")
+            found = trace_order(settings, order_id, everywhere=everywhere, timeout=timeout, say=say)
+    except (StreamError, StoredError, redis.RedisError, BotoCoreError, ClientError) as error:
+        notes.print(f"trace: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_AWAY) from error
+    if as_json:
+        typer.echo(json.dumps({"known": found.known, **asdict(found)}, indent=2, default=str))
+    else:
+        show(found, Console())
+    if not found.known:
+        raise typer.Exit(EXIT_UNKNOWN)
+
+
+def trace_order(
+    settings: TraceSettings, order_id: str, *, everywhere: bool, timeout: float, say: Say = lambda _text: None
+) -> Trace:
+    """Looks in DynamoDB, in the stored orders, and, where those don't know it, in the streams' ends that are not stored
+    yet and in the dead letters.
+
+    Args:
+        settings: where to look.
+        order_id: what for.
+        everywhere: in all that is stored.
+        timeout: seconds for the streams.
+        say: hears what goes on.
+
+    Raises:
+        StreamError, redis.RedisError, botocore.exceptions.BotoCoreError, ClientError: a part can't be reached.
+        StoredError: a marker in S3 contradicts itself.
+    """
+    search = _Search(settings, order_id, everywhere, say)
+    item = search.item()
+    live = _live(settings)
+    sightings = search.stored(live, item)
+    if not sightings:
+        sightings = search.waiting(timeout)
+    if not sightings:
+        sightings = search.dead_letters(timeout)
+    return Trace(
+        order_id=order_id,
+        sightings=[_placed(sighting, live) for sighting in sightings],
+        item=item,
+        as_of=live.status.get("as_of", ""),
+        searched=search.searched,
+    )
+
+
+def show(found: Trace, console: Console) -> None:
+    """The trace for people."""
+    if not found.known:
+        console.print(f"order {found.order_id} is unknown; looked in:", markup=False, highlight=False)
+        for place in found.searched:
+            console.print(f"  {place}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(title=f"order {found.order_id}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for sighting in found.sightings:
+        for name, text in _rows(sighting, found.as_of):
+            table.add_row(name, text)
+        table.add_section()
+    table.add_row("item in DynamoDB", "none yet" if found.item is None else _item_text(found.item))
+    console.print(table, highlight=False, markup=False)
+
+
+def _rows(sighting: Sighting, as_of: str) -> Iterator[tuple[str, str]]:
+    yield "verdict", sighting.verdict + (f": {sighting.reason}" if sighting.reason else "")
+    yield "position", f"{sighting.stream}/{sighting.partition}/{sighting.position}"
+    yield "file in S3", sighting.stored or "not stored yet"
+    if sighting.event_time:
+        yield "event", f"{sighting.type} of {sighting.event_time}, {sighting.country}"
+        yield "amount", f"{sighting.net} net, {sighting.lines} line{'' if sighting.lines == 1 else 's'}"
+    if sighting.verdict == "accepted":
+        if sighting.applied is None:
+            held = "there are no live numbers of its partition"
+        elif not sighting.applied:
+            held = f"not applied yet (as of {as_of})"
+        else:
+            held = f"{' '.join(sighting.windows) or 'none'} (as of {as_of})"
+        yield "windows", held
+
+
+def _item_text(item: Mapping[str, Any]) -> str:
+    parts = ("type", "event_time", "category", "net", "currency", "position")
+    return ", ".join(f"{name} {item[name]}" for name in parts if name in item)
+
+
+@dataclass(slots=True)
+class _Search:
+    settings: TraceSettings
+    order_id: str
+    everywhere: bool
+    say: Say
+    searched: list[str] = field(default_factory=list)
+
+    def item(self) -> dict[str, Any] | None:
+        """The item in DynamoDB; one request."""
+        table = self.settings.sales_table
+        self.say(f"asking DynamoDB table {table}")
+        client = aws_client("dynamodb", self.settings)
+        answer = client.get_item(TableName=table, Key={"order_id": {"S": self.order_id}}, ConsistentRead=True)
+        client.close()
+        self.searched.append(f"DynamoDB table {table}")
+        deserialize = TypeDeserializer().deserialize
+        attributes = answer.get("Item")
+        return None if attributes is None else {name: deserialize(value) for name, value in attributes.items()}
+
+    def stored(self, live: LiveNumbers, item: Mapping[str, Any] | None) -> list[Sighting]:
+        """The events in S3. Where the item tells the event time only that hour is read: repetitions are there too."""
+        archive = Store.open(self.settings)
+        if self.everywhere:
+            folders, where = archive.dates("orders"), "all stored orders"
+        elif item is not None:
+            moment = parse_time(item["event_time"])
+            [(date, hour)] = hour_folders(moment, moment + 1)
+            folders, where = [_hour(date, hour)], f"the stored orders of {date}, hour {hour:02d} (UTC)"
+        else:
+            bounds = [bound for window in _bounds(live).values() for bound in window]
+            hours = hour_folders(min(bounds), max(bounds) + 3_600_000) if bounds else []
+            folders = [_hour(date, hour) for date, hour in hours]
+            where = "the stored orders of the live windows' hours"
+        self.searched.append(where)
+        rows, keys = self._ask(archive, "trace", folders, {"order_id": self.order_id})
+        return list(_judged(rows, keys))
+
+    def waiting(self, timeout: float) -> list[Sighting]:
+        """The messages in the orders stream that are not stored yet."""
+        name = self.settings.orders_stream
+        rules = self.settings.rules()
+        key, quoted = self.order_id.encode(), json.dumps(self.order_id, ensure_ascii=False).encode()
+        sightings: list[Sighting] = []
+        judge = _Judge()
+        for stream, chunk in self._tail(name, timeout):
+            rows = [i for i in range(len(chunk)) if chunk.keys[i] == key or quoted in chunk.values[i]]
+            if not rows:
+                continue
+            decoded = decode(
+                rules,
+                [chunk.keys[i] for i in rows],
+                [chunk.values[i] for i in rows],
+                [chunk.positions[i] for i in rows],
+                [chunk.broker_times[i] for i in rows],
+            )
+            batch, net = decoded.accepted, decoded.accepted.net()
+            for row, order_id in enumerate(batch.order_ids):
+                if order_id != self.order_id:
+                    continue  # it only mentions the id
+                mine = batch.line_order == row
+                event_time = format_time(int(batch.event_times[row]))
+                minor = int(net[mine].sum()) * (-1 if batch.is_return[row] else 1)
+                position = format_position(batch.positions[row], stream.position_digits)
+                verdict, reason = judge(event_time, position, batch.contents[row])
+                sightings.append(
+                    Sighting(
+                        verdict=verdict,
+                        reason=reason,
+                        stream=stream.id,
+                        partition=chunk.partition,
+                        position=position,
+                        stored=None,
+                        type="return" if batch.is_return[row] else "sale",
+                        event_time=event_time,
+                        country=batch.countries[row],
+                        net=decimal(minor, self.settings.currency),
+                        lines=int(mine.sum()),
+                    )
+                )
+            sightings += [
+                Sighting(
+                    verdict="rejected",
+                    reason=f"{rejection.reason}: {rejection.detail}",
+                    stream=stream.id,
+                    partition=chunk.partition,
+                    position=format_position(rejection.position, stream.position_digits),
+                    stored=None,
+                )
+                for rejection in decoded.rejected
+            ]
+        return sightings
+
+    def dead_letters(self, timeout: float) -> list[Sighting]:
+        """The dead letters that carry the id: archived ones, then those in their stream."""
+        archive = Store.open(self.settings)
+        quoted = json.dumps(self.order_id, ensure_ascii=False)
+        if self.everywhere:
+            dates, where = archive.dates("dead-letters"), "all archived dead letters"
+        else:
+            today = datetime.now(UTC)
+            days = [today - timedelta(days=back) for back in range(DEAD_LETTER_DAYS - 1, -1, -1)]
+            dates = [f"dead-letters/dt={day:%Y-%m-%d}/" for day in days]
+            where = f"the archived dead letters of {DEAD_LETTER_DAYS} days"
+        self.searched.append(where)
+        rows, keys = self._ask(archive, "trace_dead_letters", dates, {"order_id": self.order_id, "quoted": quoted})
+        sightings = [
+            Sighting("rejected", f"{reason}: {detail}", stream, partition, position, keys[number])
+            for stream, partition, position, number, reason, detail in rows
+        ]
+        known = {(sighting.stream, sighting.partition, sighting.position) for sighting in sightings}
+        for _, chunk in self._tail(self.settings.dead_letters_stream, timeout):
+            for value in chunk.values:
+                letter = _letter(value)
+                if letter is None or (letter.stream, letter.partition, letter.position) in known:
+                    continue
+                key = None if letter.key is None else base64.b64decode(letter.key)
+                if key == self.order_id.encode() or quoted.encode() in base64.b64decode(letter.raw):
+                    reason = f"{letter.reason}: {letter.detail}"
+                    sightings.append(
+                        Sighting("rejected", reason, letter.stream, letter.partition, letter.position, None)
+                    )
+        return sightings
+
+    def _ask(
+        self, archive: Store, query: str, folders: Iterable[str], parameters: Mapping[str, str]
+    ) -> tuple[list[tuple[Any, ...]], list[str]]:
+        """The rows of a query over all objects in the folders, and the objects' keys by number."""
+        keys = [key for folder in folders for key, _ in archive.listing(folder) if archive.place(key) is not None]
+        if not keys:
+            return [], keys
+        with tempfile.TemporaryDirectory(prefix="tillstream-trace-") as directory, duckdb.connect() as database:
+            reading = "reading what is stored: {} of {} objects".format
+            there = archive.download(keys, Path(directory), lambda done, of: self.say(reading(done, of)))
+            if not there:
+                return [], keys
+            files = [str(path) for path in there.values()]
+            return database.execute(sql(query), {"files": files, **parameters}).fetchall(), keys
+
+    def _tail(self, name: str, timeout: float) -> Iterator[tuple[Stream, Chunk]]:
+        """What is in a stream behind the last ``.done`` marker of each partition, up to its present end."""
+        archive = Store.open(self.settings)
+        wire = connect(self.settings, self.settings)
+        try:
+            stream = wire.open(name)
+            self.say(f"reading what of stream {stream.id} is not stored yet")
+            after: dict[str, int | None] = {}
+            for partition in stream.partitions():
+                chain = Chain(stream.id, partition)
+                archive.extend(chain, since=datetime.now(UTC))
+                after[partition] = None if chain.end is None else int(chain.end)
+            left = {
+                partition: end
+                for partition, end in stream.ends().items()
+                if end is not None and partition in after and end > (after[partition] or -1)
+            }
+            deadline = time.monotonic() + timeout
+            reader = stream.reader({partition: after[partition] for partition in left})
+            try:
+                while left and time.monotonic() < deadline:
+                    for chunk in reader.poll(POLL_RECORDS, POLL_SECONDS):
+                        if chunk.partition in left and chunk.positions[-1] >= left[chunk.partition]:
+                            del left[chunk.partition]
+                        yield stream, chunk
+            finally:
+                reader.close()
+            unread = f", but for the end of {len(left)} partitions ({timeout:g} s were not enough)" if left else ""
+            self.searched.append(f"stream {stream.id}, what is not stored yet{unread}")
+        finally:
+            wire.close()
+
+
+def _live(settings: TraceSettings) -> LiveNumbers:
+    """The tick of this moment."""
+    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as client:
+        return BoardReader(client, Keys(settings.redis_prefix), [window.name for window in settings.windows]).read()
+
+
+def _bounds(live: LiveNumbers) -> dict[str, tuple[int, int]]:
+    """Window to its start and end, ms since 1970, where it has them."""
+    bounds = {}
+    for name, window in live.windows.items():
+        start, end = (parse_time(window.aov.get(edge, "")) for edge in ("window_start", "window_end"))
+        if INVALID_TIME not in (start, end):
+            bounds[name] = (start, end)
+    return bounds
+
+
+def _placed(sighting: Sighting, live: LiveNumbers) -> Sighting:
+    """With what the live numbers make of it."""
+    position = live.positions.get(f"{sighting.stream}/{sighting.partition}")
+    applied = None if position is None else sighting.position <= position
+    moment = parse_time(sighting.event_time)
+    held = tuple(name for name, (start, end) in _bounds(live).items() if start <= moment < end)
+    return replace(sighting, applied=applied, windows=held if applied and sighting.verdict == "accepted" else ())
+
+
+class _Judge:
+    """Tells repetitions: asked about the events of one order id, in the order of their positions."""
+
+    def __init__(self) -> None:
+        self._standing: dict[str, tuple[str, Any]] = {}
+
+    def __call__(self, event_time: str, position: str, content: Any) -> tuple[str, str]:
+        """The verdict and its reason."""
+        standing, its_content = self._standing.setdefault(event_time, (position, content))
+        if standing == position:
+            return "accepted", ""
+        if its_content == content:
+            return "duplicate", f"the same as the event at position {standing}"
+        return "conflict", f"other content than the event at position {standing}, which stands"
+
+
+def _judged(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> Iterator[Sighting]:
+    """Stored lines as events."""
+    judge = _Judge()
+    for (stream, partition, position), group in groupby(rows, key=lambda row: row[:3]):
+        lines = list(group)
+        _, _, _, number, type_, event_ms, country, currency, *_ = lines[0]
+        event_time = format_time(event_ms)
+        verdict, reason = judge(event_time, position, [line[-1] for line in lines])
+        yield Sighting(
+            verdict=verdict,
+            reason=reason,
+            stream=stream,
+            partition=partition,
+            position=position,
+            stored=keys[number],
+            type=type_,
+            event_time=event_time,
+            country=country,
+            net=decimal(sum(line[8] for line in lines), currency),
+            lines=len(lines),
+        )
+
+
+def _letter(value: bytes) -> dead_letters.DeadLetter | None:
+    try:
+        return dead_letters.decode(value)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _hour(date: str, hour: int) -> str:
+    return f"orders/dt={date}/hour={hour:02d}/"
