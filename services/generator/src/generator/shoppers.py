@@ -24,7 +24,8 @@ QUANTITIES = (1, 2, 3, 4, 6, 12, 24)
 
 ORDER_ID_LENGTH = 36
 
-_QUANTITY_WEIGHTS = (0.62, 0.18, 0.07, 0.05, 0.04, 0.03, 0.01)
+_QUANTITY_DRAWS = np.repeat(np.array(QUANTITIES, dtype=np.int64), (62, 18, 7, 5, 4, 3, 1))
+"""Quantities as often as they occur in a hundred lines."""
 _EXTRA_LINES = 1.3
 """Mean of the Poisson draw beyond an order's first line: 2.3 lines in the mean."""
 _GUESTS = 0.25
@@ -118,15 +119,65 @@ def invite(customers: int) -> Customers:
     return Customers(ids=np.array(ids, dtype=np.int64), countries=countries, first_row=first_row, known=known)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sale:
-    """A sale that may come back."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sales:
+    """Sales that may come back, oldest first: one row a sale, and one row a line, those of one sale together."""
 
-    order_id: bytes
-    customer: int
-    products: list[int]
-    quantities: list[int]
-    discounts: list[int]
+    order_ids: npt.NDArray[np.bytes_]
+    customers: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    """lines of each"""
+    products: npt.NDArray[np.int64]
+    quantities: npt.NDArray[np.int64]
+    discounts: npt.NDArray[np.int64]
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "_Sales":
+        """These sales, in this order."""
+        sizes = self.sizes[rows]
+        first_line = (np.cumsum(self.sizes) - self.sizes)[rows]
+        lines = np.repeat(first_line - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+        return self._of(rows, sizes, lines, self.quantities[lines])
+
+    def some(self, random: np.random.Generator) -> "_Sales":
+        """What comes back of each: its first line and half of the others, of each line some of the pieces."""
+        number = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        chosen = random.random(len(number)) < 0.5
+        chosen[np.cumsum(self.sizes) - self.sizes] = True
+        lines = np.flatnonzero(chosen)
+        sizes = np.bincount(number[lines], minlength=len(self.sizes))
+        pieces = 1 + (random.random(len(lines)) * self.quantities[lines]).astype(np.int64)
+        return self._of(np.arange(len(self.sizes)), sizes, lines, pieces)
+
+    def _of(
+        self,
+        rows: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+        lines: npt.NDArray[np.int64],
+        quantities: npt.NDArray[np.int64],
+    ) -> "_Sales":
+        return _Sales(
+            order_ids=self.order_ids[rows],
+            customers=self.customers[rows],
+            sizes=sizes,
+            products=self.products[lines],
+            quantities=quantities,
+            discounts=self.discounts[lines],
+        )
+
+    def followed_by(self, later: "_Sales") -> "_Sales":
+        """These, then the others."""
+        return _Sales(
+            order_ids=np.concatenate([self.order_ids, later.order_ids]),
+            customers=np.concatenate([self.customers, later.customers]),
+            sizes=np.concatenate([self.sizes, later.sizes]),
+            products=np.concatenate([self.products, later.products]),
+            quantities=np.concatenate([self.quantities, later.quantities]),
+            discounts=np.concatenate([self.discounts, later.discounts]),
+        )
+
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+_NO_SALES = _Sales(np.zeros(0, dtype=f"S{ORDER_ID_LENGTH}"), _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
 
 
 class Shop:
@@ -141,8 +192,7 @@ class Shop:
         self._catalog = catalog
         self._customers = customers
         self._returns = returns
-        self._quantity_odds = np.cumsum(_QUANTITY_WEIGHTS)
-        self._sold: list[_Sale] = []
+        self._sold = _NO_SALES
 
     def orders(self, event_times: npt.NDArray[np.int64], returnable: npt.NDArray[np.bool_]) -> Orders:
         """One order for each event time.
@@ -153,36 +203,28 @@ class Shop:
         """
         random, count = self._random, len(event_times)
         now = int(event_times[-1])
-        wanted = (random.random(count) < self._returns) & returnable
-        customers = self._draw_customers(count, now)
         order_ids = _order_ids(random, event_times)
-
+        customers = self._draw_customers(count, now)
         sizes = 1 + random.poisson(_EXTRA_LINES, size=count)
-        returned: dict[int, _Sale] = {}
-        for row in np.flatnonzero(wanted).tolist():
-            if not self._sold:
-                break
-            sale = self._take_back()
-            returned[row] = sale
-            sizes[row] = len(sale.products)
-            customers[row] = sale.customer
+
+        wanted = np.flatnonzero((random.random(count) < self._returns) & returnable)
+        returned = self._take_back(len(wanted))
+        back = wanted[: len(returned.sizes)]
+        is_return = np.zeros(count, dtype=np.bool_)
+        is_return[back] = True
+        originals = np.zeros(count, dtype=f"S{ORDER_ID_LENGTH}")
+        originals[back] = returned.order_ids
+        customers[back] = returned.customers
+        sizes[back] = returned.sizes
 
         line_order = np.repeat(np.arange(count, dtype=np.int64), sizes)
-        lines = len(line_order)
-        products = self._catalog.draw(random, lines)
-        quantities = np.array(QUANTITIES, dtype=np.int64)[
-            np.minimum(np.searchsorted(self._quantity_odds, random.random(lines), side="right"), len(QUANTITIES) - 1)
-        ]
+        products = self._catalog.draw(random, len(line_order))
+        quantities = _QUANTITY_DRAWS[random.integers(len(_QUANTITY_DRAWS), size=len(line_order))]
         discounts = self._promotion(now)[products]
-
-        is_return = np.zeros(count, dtype=np.bool_)
-        originals = np.zeros(count, dtype=f"S{ORDER_ID_LENGTH}")
-        first_line = np.cumsum(sizes) - sizes
-        for row, sale in returned.items():
-            is_return[row] = True
-            originals[row] = sale.order_id
-            at = slice(int(first_line[row]), int(first_line[row]) + len(sale.products))
-            products[at], quantities[at], discounts[at] = sale.products, sale.quantities, sale.discounts
+        line_returned = is_return[line_order]
+        products[line_returned] = returned.products
+        quantities[line_returned] = returned.quantities
+        discounts[line_returned] = returned.discounts
 
         orders = Orders(
             order_ids=order_ids,
@@ -195,7 +237,7 @@ class Shop:
             quantities=quantities,
             discounts=discounts,
         )
-        self._remember(orders, first_line, sizes)
+        self._remember(orders, sizes)
         return orders
 
     def _draw_customers(self, count: int, now: int) -> npt.NDArray[np.int64]:
@@ -221,43 +263,24 @@ class Shop:
             self._promotions_week = week
         return self._promotions
 
-    def _take_back(self) -> _Sale:
-        """One remembered sale and what comes back of it: some of its lines, of each some of the pieces. A sale comes
+    def _take_back(self, count: int) -> _Sales:
+        """What comes back of ``count`` remembered sales, or of all that there are. They are forgotten: a sale comes
         back once, so that never more is returned than was sold."""
-        random = self._random
-        at = int(random.integers(len(self._sold)))
-        self._sold[at], self._sold[-1] = self._sold[-1], self._sold[at]
-        sale = self._sold.pop()
-        kept = random.permutation(len(sale.products))[: 1 + int(random.integers(len(sale.products)))].tolist()
-        return _Sale(
-            order_id=sale.order_id,
-            customer=sale.customer,
-            products=[sale.products[i] for i in kept],
-            quantities=[1 + int(random.integers(sale.quantities[i])) for i in kept],
-            discounts=[sale.discounts[i] for i in kept],
-        )
+        remembered = len(self._sold.sizes)
+        shuffled = self._random.permutation(remembered)
+        chosen, kept = shuffled[:count], np.sort(shuffled[count:])
+        returned = self._sold.take(chosen).some(self._random)
+        self._sold = self._sold.take(kept)
+        return returned
 
-    def _remember(self, orders: Orders, first_line: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> None:
-        """Keeps some of the block's sales for later returns; the memory is bounded, a random one makes room."""
-        if self._returns == 0:
-            return
-        count = len(orders)
-        wanted = min(count, 8 + int(2 * self._returns * count))
-        for row in self._random.choice(count, size=wanted, replace=False).tolist():
-            if orders.is_return[row]:
-                continue
-            at = slice(int(first_line[row]), int(first_line[row] + sizes[row]))
-            sale = _Sale(
-                order_id=bytes(orders.order_ids[row]),
-                customer=int(orders.customers[row]),
-                products=orders.products[at].tolist(),
-                quantities=orders.quantities[at].tolist(),
-                discounts=orders.discounts[at].tolist(),
-            )
-            if len(self._sold) < _REMEMBERED_SALES:
-                self._sold.append(sale)
-            else:
-                self._sold[int(self._random.integers(_REMEMBERED_SALES))] = sale
+    def _remember(self, orders: Orders, sizes: npt.NDArray[np.int64]) -> None:
+        """Keeps the block's first sales, twice as many as come back; the oldest make room."""
+        enough = 1 + int(2 * self._returns * len(orders))
+        sales = np.flatnonzero(~orders.is_return)[:enough]
+        block = _Sales(orders.order_ids, orders.customers, sizes, orders.products, orders.quantities, orders.discounts)
+        sold = self._sold.followed_by(block.take(sales))
+        excess = len(sold.sizes) - _REMEMBERED_SALES
+        self._sold = sold.take(np.arange(excess, len(sold.sizes))) if excess > 0 else sold
 
 
 def rhythm(now: int) -> float:
@@ -283,18 +306,17 @@ def _weights() -> npt.NDArray[np.float64]:
 
 _ZONES = [ZoneInfo(zone) for _, _, zone in _COUNTRIES]
 
-_HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint8).reshape(256, 2)
-_HEX_PLACES = np.array([i for i in range(ORDER_ID_LENGTH) if i not in (8, 13, 18, 23)])
-
 
 def _order_ids(random: np.random.Generator, times: npt.NDArray[np.int64]) -> npt.NDArray[np.bytes_]:
     """UUIDs in the layout of version 7 (RFC 9562): 48 bits of time, then 74 bits that the seed decides. The time keeps
     two runs with one seed from using the same ids."""
     count = len(times)
-    raw = random.integers(256, size=(count, 16), dtype=np.uint8)
+    raw = np.frombuffer(random.bytes(16 * count), dtype=np.uint8).reshape(count, 16).copy()
     raw[:, :6] = times.astype(">i8").view(np.uint8).reshape(count, 8)[:, 2:]
     raw[:, 6] = (raw[:, 6] & 0x0F) | 0x70
     raw[:, 8] = (raw[:, 8] & 0x3F) | 0x80
+    digits = np.frombuffer(raw.tobytes().hex().encode(), dtype=np.uint8).reshape(count, 32)
     text = np.full((count, ORDER_ID_LENGTH), ord("-"), dtype=np.uint8)
-    text[:, _HEX_PLACES] = _HEX[raw].reshape(count, 32)
+    for number, (start, end) in enumerate(((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))):
+        text[:, start + number : end + number] = digits[:, start:end]
     return text.view(f"S{ORDER_ID_LENGTH}").ravel()

@@ -1,6 +1,7 @@
 """Reads a file of rows as text, a batch of columns at a time: CSV (compressed or not) or Parquet, whatever its size."""
 
 import codecs
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,26 +38,26 @@ def read(path: Path, columns: Sequence[str], mapping: Mapping, unreadable: Calla
             yield from _parquet(path, columns)
         else:
             yield from _csv(path, columns, mapping, unreadable)
-    except (OSError, EOFError) as error:  # what a missing, unreadable or cut-off file is; no ArrowInvalid
-        raise ReplayError(
-            f"{path} can't be read: {error.strerror or error}"
-            if isinstance(error, OSError)
-            else f"{path} can't be read: {error}"
-        ) from error
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else _one_line(error)  # arrow repeats the path in its own words
+        raise ReplayError(f"{path} can't be read: {words}") from error
     except pa.ArrowException as error:
         raise ReplayError(f"{path} can't be read: {_one_line(error)}") from error
 
 
 def _csv(path: Path, columns: Sequence[str], mapping: Mapping, unreadable: Callable[[], None]) -> Iterator[TextColumns]:
-    def leave_out(_row: pa.csv.InvalidRow) -> str:
-        unreadable()
-        return "skip"
+    def parsing(on_bad_row: Callable[[], None]) -> pa.csv.ParseOptions:
+        def leave_out(_row: pa.csv.InvalidRow) -> str:
+            on_bad_row()
+            return "skip"
+
+        return pa.csv.ParseOptions(delimiter=mapping.delimiter, newlines_in_values=True, invalid_row_handler=leave_out)
 
     reading = pa.csv.ReadOptions(
         use_threads=False, block_size=CSV_BLOCK_BYTES, encoding=codecs.lookup(mapping.encoding).name
     )
-    parsing = pa.csv.ParseOptions(delimiter=mapping.delimiter, newlines_in_values=True, invalid_row_handler=leave_out)
-    with pa.csv.open_csv(path, reading, parsing) as probe:
+    # Opening a file reads its first block: once for the header alone, where bad rows don't count yet.
+    with pa.csv.open_csv(path, reading, parsing(lambda: None)) as probe:
         _check(path, columns, probe.schema.names)
     text = pa.csv.ConvertOptions(
         include_columns=list(columns),
@@ -64,7 +65,7 @@ def _csv(path: Path, columns: Sequence[str], mapping: Mapping, unreadable: Calla
         strings_can_be_null=True,
         null_values=[""],
     )
-    with pa.csv.open_csv(path, reading, parsing, text) as file:
+    with pa.csv.open_csv(path, reading, parsing(unreadable), text) as file:
         for batch in file:
             yield [column.to_pylist() for column in batch.columns]
 
