@@ -52,6 +52,11 @@ def eventually(condition: Callable[[], bool], seconds: float = 15) -> bool:
 
 def is_running(pid: int) -> bool:
     """Zombies don't run; their parent, a container's first process perhaps, may never fetch them."""
+    if Path("/proc/self/stat").exists():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
 

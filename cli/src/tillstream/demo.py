@@ -50,6 +50,7 @@ def _watch_and_prove(chain: Chain, board: Board, seconds: float) -> bool:
     (settings,) = load(VerifySettings)
     report = verify_board(settings, timeout=COVER_SECONDS, everything=True, say=_now_and_then(chain))
     show(report, Console())
+    typer.echo("stopping the sink, which first stores what it has read")
     chain.supervisor.stop("sink")
     return report.equal
 

@@ -47,9 +47,10 @@ def live(
         with raised():
             if once:
                 board.read()
-                typer.echo(line(board.frame(window or board.windows[0])))
-            else:
-                watch(board, window=window)
+                frame = board.frame(window or board.windows[0])
+                typer.echo(line(frame), err=bool(frame.away))
+                raise typer.Exit(EXIT_AWAY if frame.away else 0)
+            watch(board, window=window)
     except Interrupted as stop:
         raise typer.Exit(0 if stop.by_keyboard else stop.exit_code) from None
     except RedisAwayError as error:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tillstream.local.nursery import Child, Nursery
 
-STOP_SECONDS = 30.0
-"""A service finishes its batch, writes and commits; past this it hangs."""
+STOP_SECONDS = 60.0
+"""A service finishes its batch, writes and commits, the sink for STOP_SECONDS of its own (20); past this it hangs."""
 LAST_LINES = 15
 
 

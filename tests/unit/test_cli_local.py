@@ -1,0 +1,94 @@
+"""What is missing on a machine is said in a sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from tillstream.local import kafka, redis
+from tillstream.local.nursery import Nursery
+from tillstream.local.server import ServerError, free_ports, start
+
+
+def a_java(folder: Path, says: str) -> Path:
+    java = folder / "java"
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    java.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+
+
+def test_without_java_it_says_what_to_install_or_to_set() -> None:
+    sentence = kafka.missing()
+    assert sentence is not None
+    assert sentence.startswith("no java on the PATH: ")
+    for part in ("Java 17", "Maven", "apt-get install", "KAFKA_BOOTSTRAP_SERVERS"):
+        assert part in sentence
+
+
+def test_an_old_java_is_named(tmp_path: Path) -> None:
+    a_java(tmp_path, 'openjdk version "11.0.2" 2019-01-15')
+    assert 'openjdk version "11.0.2"' in (kafka.missing() or "")
+
+
+@pytest.mark.parametrize("says", ['openjdk version "17.0.15" 2025-04-15', 'java version "25" 2025-09-16 LTS'])
+def test_a_new_java_is_enough_but_for_maven(tmp_path: Path, says: str) -> None:
+    a_java(tmp_path, says)
+    assert (kafka.missing() or "").startswith("no mvn on the PATH")
+
+
+def test_with_the_jars_in_the_cache_maven_is_not_missed(tmp_path: Path) -> None:
+    a_java(tmp_path, 'openjdk version "21" 2023-09-19')
+    (tmp_path / "cache" / "tillstream" / f"kafka-{kafka.kafka_version()}").mkdir(parents=True)
+    assert kafka.missing() is None
+
+
+def test_java_home_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_java(tmp_path, 'openjdk version "17.0.15" 2025-04-15')
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "elsewhere"))
+    assert (kafka.missing() or "").startswith("no java in JAVA_HOME=")
+
+
+def test_a_redis_server_on_the_path_comes_before_the_wheel(tmp_path: Path) -> None:
+    server = tmp_path / "redis-server"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    assert redis.find_binary() == str(server)
+
+
+def test_without_one_the_wheel_serves() -> None:
+    assert redis.find_binary().endswith("valkey-server")
+
+
+def test_a_server_that_ends_at_its_start_is_named_with_its_last_lines() -> None:
+    with Nursery() as nursery, pytest.raises(ServerError, match="Broken ended at its start") as failed:
+        start(
+            nursery,
+            "Broken",
+            command=lambda _ports, _folder: ["/bin/sh", "-c", "echo out of memory; exit 1"],
+            address=str,
+            answers=lambda _address: False,
+            seconds=30,
+        )
+    assert "out of memory" in str(failed.value)
+
+
+def test_a_server_that_does_not_answer_is_stopped() -> None:
+    with Nursery() as nursery, pytest.raises(ServerError, match="Silent does not answer on "):
+        start(
+            nursery,
+            "Silent",
+            command=lambda _ports, _folder: ["/bin/sleep", "600"],
+            address=str,
+            answers=lambda _address: False,
+            seconds=0.2,
+        )
+
+
+def test_free_ports_are_different() -> None:
+    assert len(set(free_ports(20))) == 20
