@@ -63,7 +63,7 @@ class Numbers:
         self._positions: dict[str, tuple[int, int]] = {}
         """partition to (position, digits)"""
         self._counts = dict.fromkeys(("accepted", "duplicates", "dead_letters"), 0)
-        self._lags: dict[str, int] = {}
+        self._lags: dict[str, int | None] = {}
         self._max_event_time = 0
         self.as_of = 0
         """ms; 0 before the first `advance`"""
@@ -251,13 +251,14 @@ class Numbers:
         return fields
 
     def _status(self, published_at: int) -> dict[str, str]:
+        known = [lag for lag in self._lags.values() if lag is not None]
         return {
             "as_of": format_time(self.as_of),
             "max_event_time": format_time(self._max_event_time) if self._max_event_time else "",
             "published_at": format_time(published_at),
             "clock": self._clock,
             "late": str(self._minutes.late),
-            "lag": str(sum(self._lags.values())),
+            "lag": str(sum(known)) if len(known) == len(self._lags) else "",
             **{name: str(count) for name, count in sorted(self._counts.items())},
         }
 

@@ -74,8 +74,8 @@ class Partial:
     product_names: dict[str, ProductName]
     counts: dict[str, int] = field(default_factory=dict)
     """accepted, duplicates, dead_letters, dead_letters:<reason>"""
-    lags: dict[str, int] = field(default_factory=dict)
-    """messages not yet read, by partition, where known"""
+    lags: dict[str, int | None] = field(default_factory=dict)
+    """messages not yet read, by partition; None where that is not known"""
 
 
 def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:

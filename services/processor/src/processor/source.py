@@ -209,8 +209,9 @@ class Slot(StatefulSourcePartition[Partial, Positions]):
         partial.lags.update(self._lags())
         return partial
 
-    def _lags(self) -> dict[str, int]:
-        return {f"{self._stream_id}/{name}": lag for name, lag in self._reader.lag().items()}
+    def _lags(self) -> dict[str, int | None]:
+        known = self._reader.lag()
+        return {f"{self._stream_id}/{name}": known.get(name) for name in self._after}
 
     def _take(self, chunk: Chunk) -> Partial:
         decoded = decode(self._rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
