@@ -48,12 +48,16 @@ def replay(
 
     For example:
 
-    - `tillstream replay online-retail.csv.gz`
-    - `tillstream replay online-retail.csv.gz --until 2011-06-30T12:00:00Z --json`
-    - `tillstream replay orders.parquet --mapping ./our-shop.toml --speed 3600x --shift-to-now`
-    - `tillstream replay orders.csv --mapping ./our-shop.toml --dry-run`
+    tillstream replay online-retail.csv.gz
+
+    tillstream replay online-retail.csv.gz --until 2011-06-30T12:00:00Z --json
+
+    tillstream replay orders.parquet --mapping ./our-shop.toml --speed 3600x --shift-to-now
+
+    tillstream replay orders.csv --mapping ./our-shop.toml --dry-run
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("generator").setLevel(logging.INFO)  # progress, where stderr is no terminal
     given: dict[str, Any] = {"replay_mapping": mapping, "speed": speed, "until": until, "shift_to_now": shift_to_now}
     try:
         report, total, currency = _try_out(file, given) if dry_run else _send(file, given)

@@ -111,7 +111,11 @@ def main(
     - `STREAM=kafka CURRENCY=GBP python -m generator --source replay --replay-file orders.csv.gz --speed 3600x`
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for own in ("generator", "sales"):  # the libraries' own news is of every connection
+        logging.getLogger(own).setLevel(logging.INFO)
     try:
         _run(GeneratorSettings(**given))
     except ValidationError as error:

@@ -15,7 +15,7 @@ TICK_SECONDS = 0.02
 BURST_SECONDS = 1.0
 """How much of a delay is caught up with: a far side that was away is not flooded afterwards."""
 
-BLOCK = 5000
+BLOCK = 2000
 """Orders in one block at most: what numpy costs a call is then spread thin, and a block takes some milliseconds."""
 
 _SECONDS_OF = {"s": 1.0, "min": 60.0, "h": 3600.0}
