@@ -1,7 +1,7 @@
 """How the live numbers look: one frame for a terminal, one line without. Pure; sizes are characters."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -133,7 +133,7 @@ def line(frame: Frame) -> str:
         f"revenue {_money(int(aov.get('revenue_minor', 0)), frame.currency)} {frame.currency},",
         f"AOV {_aov(frame)};",
         f"{frame.rate.per_second:,.0f} events/s,",
-        f"{_age(frame.age_ms)} old, lag {int(status.get('lag', 0)):,};",
+        f"{_age(frame.age_ms)} old, lag {_lag(status)};",
         f"accepted {int(status.get('accepted', 0)):,}, dead letters {int(status.get('dead_letters', 0)):,};",
     ]
     if best:
@@ -141,6 +141,12 @@ def line(frame: Frame) -> str:
     if frame.away:
         parts.append(f"({frame.away})")
     return " ".join(parts)
+
+
+def _lag(status: Mapping[str, str]) -> str:
+    """Messages not yet read; a question mark where the wire doesn't count them."""
+    lag = status.get("lag", "")
+    return f"{int(lag):,}" if lag else "?"
 
 
 def _title(frame: Frame, width: int) -> Text:
@@ -162,7 +168,7 @@ def _freshness(frame: Frame, width: int) -> Text:
     left.append(_curve(list(frame.rate.curve)[-max(width - 64, 8) :]), style="green")
     right = Text(f"as of {status.get('as_of', '')[:19].replace('T', ' ')} UTC, ")
     right.append(f"{_age(age)} old", style="red" if age > STALE_MS else "green")
-    right.append(f", lag {int(status.get('lag', 0)):,} ")
+    right.append(f", lag {_lag(status)} ")
     return _ends(left, right, width)
 
 
