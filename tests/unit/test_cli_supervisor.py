@@ -19,6 +19,7 @@ time.sleep(600)
 SERVICES = {
     "steady": UNTIL_STOPPED.format(exit="0"),
     "sulking": UNTIL_STOPPED.format(exit="'could not flush'"),
+    "finite": "",
     "failing": "import sys; print('line 1'); print('the disk is full', file=sys.stderr); sys.exit(3)",
 }
 
@@ -75,3 +76,24 @@ def test_a_service_that_had_ended_before_it_is_stopped_is_named(supervisor: Supe
     assert supervisor.start("failing").wait(15) == 3
     with pytest.raises(ChildEndedError, match="ended by itself"):
         supervisor.stop("failing")
+
+
+def test_a_service_that_may_end_is_no_news_when_it_does(supervisor: Supervisor) -> None:
+    assert supervisor.start("finite", may_end=True).wait(15) == 0
+    supervisor.check()
+    supervisor.stop("finite")
+
+
+def test_even_a_service_that_may_end_must_not_fail(supervisor: Supervisor) -> None:
+    assert supervisor.start("failing", may_end=True).wait(15) == 3
+    with pytest.raises(ChildEndedError, match="the disk is full"):
+        supervisor.check()
+
+
+def test_all_are_stopped_even_if_one_fails(supervisor: Supervisor) -> None:
+    children = [supervisor.start(name) for name in ("steady", "sulking")]
+    for child in children:
+        wait_until_here(child)
+    with pytest.raises(ChildEndedError, match="sulking was told to stop"):
+        supervisor.stop_all()
+    assert [child.exit_code() for child in children] == [0, 1]

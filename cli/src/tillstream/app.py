@@ -20,7 +20,7 @@ def main() -> None:
     wanted = [name for name in COMMANDS if name == sys.argv[1]] if len(sys.argv) > 1 else []
     for name in wanted or COMMANDS:
         app.command(name)(getattr(import_module(f"tillstream.{name}"), name))
-    app()
+    app(prog_name="tillstream")
 
 
 def _no_options() -> None:

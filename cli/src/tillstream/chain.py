@@ -1,6 +1,7 @@
 """The whole chain on this machine: servers, streams, tables, services. What ``up`` and ``demo`` start."""
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -32,7 +33,11 @@ Say = Callable[[str], None]
 SERVICES = ("sink", "processor", "generator")
 """In the order they start; they stop the other way round, so that nothing is sent that nobody reads."""
 
-STREAM_VARIABLES = ("ORDERS_STREAM", "ROLLUPS_STREAM", "DEAD_LETTERS_STREAM")
+STREAM_NAMES = {
+    "ORDERS_STREAM": "orders",
+    "ROLLUPS_STREAM": "sales-rollups",
+    "DEAD_LETTERS_STREAM": "orders-dead-letters",
+}
 
 MIX = {
     "LATE": "0.01",
@@ -64,6 +69,8 @@ class Chain:
 
     supervisor: Supervisor
     redis: Server
+    env: Path
+    """a file for other terminals: sourced by a shell, it leads every command here"""
 
     def wait_for_numbers(self, read: Callable[[], bool], seconds: float) -> None:
         """Blocks until ``read`` finds orders counted.
@@ -112,6 +119,7 @@ class Chain:
             python = sys.executable if " " not in sys.executable else f"'{sys.executable}'"
             ask = f"redis.Redis(port={self.redis.port}).zrevrange('{prefix}1m:product:revenue', 0, 9, withscores=True)"
             lines.append(f'without redis-cli: {python} -c "import redis; print({ask})"')
+        lines.append(f"in another terminal, before tillstream live, verify, trace, replay: . {self.env}")
         return lines
 
     def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -124,7 +132,7 @@ class Chain:
         return True
 
 
-def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, say: Say) -> Chain:
+def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, generator: bool = True, say: Say) -> Chain:
     """Starts everything; returns once all services were started. Their first numbers take some seconds more.
 
     Changes this process's environment: from it the services, and all that reads settings here, know where things are.
@@ -134,7 +142,8 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, say
         stack: holds every process, and the streams on a broker that is not ours; ends them with itself.
         wire: which of the two.
         rate: the generator's: ``500/s``.
-        logs: where the services write; None: a folder that goes with the nursery.
+        logs: where the services write; None: a folder that goes with the processes.
+        generator: False leaves it out, for orders from elsewhere.
         say: hears what was started and made.
 
     Raises:
@@ -155,9 +164,10 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, say
         places["KAFKA_BOOTSTRAP_SERVERS"] = servers[-1].address
     for server in servers:
         say(f"{server.name} answers on {server.address}")
-    _set_environment(wire, places, rate=rate, recovery=folder / "recovery", foreign=foreign)
+    places |= _set_environment(wire, places, rate=rate, recovery=folder / "recovery", foreign=foreign)
+    (folder / "env").write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in places.items()))
 
-    chain = Chain(Supervisor(nursery, logs), servers[0])
+    chain = Chain(Supervisor(nursery, logs), servers[0], folder / "env")
     for server in servers:
         chain.supervisor.adopt(server.child)
     (settings,) = load(SetupSettings)
@@ -165,35 +175,38 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, say
         say(made.sentence)
         if foreign and made.kind == "stream" and made.created:
             borrowed.append(made.name)
-    for name in SERVICES:
-        child = chain.supervisor.start(name)
+    for name in SERVICES if generator else SERVICES[:-1]:
+        # A replay has an end, a synthetic shop has none.
+        child = chain.supervisor.start(name, may_end=name == "generator")
         say(f"{name} runs: process {child.pid}, log {child.log}")
     return chain
 
 
-def _set_environment(wire: WireName, places: dict[str, str], *, rate: str, recovery: Path, foreign: bool) -> None:
-    for name in _FOREIGN:
-        os.environ.pop(name, None)
-    os.environ.update(places)
-    os.environ.update(local_aws.CREDENTIALS)
-    os.environ.update(
-        STREAM=wire,
-        RATE=rate,
-        RECOVERY_DIR=str(recovery),
-        AWS_EC2_METADATA_DISABLED="true",  # nobody is to look for credentials on the network
-        AWS_CONFIG_FILE=os.devnull,
-        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-        NO_PROXY=",".join(filter(None, (os.environ.get("NO_PROXY"), LOOPBACK))),
-    )
-    defaults = {**MIX, "S3_BUCKET": "tillstream", "ROTATE_SECONDS": "2"}
+def _set_environment(
+    wire: WireName, places: dict[str, str], *, rate: str, recovery: Path, foreign: bool
+) -> dict[str, str]:
+    """Returns what another terminal needs to talk to this chain, beside the places."""
+    chosen = {
+        **local_aws.CREDENTIALS,
+        "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to look for credentials on the network
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), LOOPBACK))),
+        "STREAM": wire,
+    }
+    defaults = {"S3_BUCKET": "tillstream"}
     if foreign:
         # Somebody else's broker may have topics of these names.
         run = uuid.uuid4().hex[:8]
-        defaults |= {
-            name: f"{name.removesuffix('_STREAM').lower().replace('_', '-')}-{run}" for name in STREAM_VARIABLES
-        }
-    for name, value in defaults.items():
+        defaults |= {name: f"{topic}-{run}" for name, topic in STREAM_NAMES.items()}
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
+    os.environ.update(places | chosen)
+    os.environ.update(RATE=rate, RECOVERY_DIR=str(recovery))
+    for name, value in (defaults | MIX | {"ROTATE_SECONDS": "2"}).items():
         os.environ.setdefault(name, value)
+    shared = (*defaults, "WINDOWS", "TOP_K", "CURRENCY", "CLOCK", "REDIS_PREFIX", "S3_PREFIX")
+    return chosen | {name: os.environ[name] for name in shared if name in os.environ}
 
 
 def _give_back(borrowed: list[str]) -> None:

@@ -30,8 +30,9 @@ def demo(
 ) -> None:
     """Run the whole chain on this machine, watch it, then prove that every number was right.
 
-    Ctrl-C ends the watching and goes on to the proof; once more leaves that out. Exit codes: 0 every number is equal,
-    1 one is not or a part failed.
+    Ctrl-C ends the watching and goes on to the proof; once more leaves that out.
+
+    Exit codes: 0 every number is equal, 1 one is not or a part failed.
     """
     run(stream, rate, logs, lambda chain, board: _watch_and_prove(chain, board, seconds))
 

@@ -48,8 +48,10 @@ RateOption = Annotated[str, typer.Option(envvar="RATE", help="Good orders a seco
 LogsOption = Annotated[Path | None, typer.Option(help="Folder for the services' logs; without it they go in the end.")]
 
 
-def run(stream: WireName, rate: str, logs: Path | None, then: Callable[[Chain, Board], bool]) -> None:
-    """Starts the chain, waits for its first numbers, does ``then``, and ends everything.
+def run(
+    stream: WireName, rate: str, logs: Path | None, then: Callable[[Chain, Board], bool], *, generator: bool = True
+) -> None:
+    """Starts the chain, waits for its first numbers if there is a generator, does ``then``, and ends everything.
 
     Raises:
         typer.Exit: with 0 if ``then`` says that all is well.
@@ -58,11 +60,12 @@ def run(stream: WireName, rate: str, logs: Path | None, then: Callable[[Chain, B
     began = time.monotonic()
     try:
         with raised(), ExitStack() as stack:
-            chain = start(stack, stream, rate=rate, logs=logs, say=typer.echo)
+            chain = start(stack, stream, rate=rate, logs=logs, generator=generator, say=typer.echo)
             (settings,) = load(BoardSettings)
             board = stack.enter_context(closing(Board(settings)))
-            chain.wait_for_numbers(board.read, FIRST_NUMBERS_SECONDS)
-            typer.echo(f"first numbers after {time.monotonic() - began:.1f} s; to try:")
+            if generator:
+                chain.wait_for_numbers(board.read, FIRST_NUMBERS_SECONDS)
+                typer.echo(f"first numbers after {time.monotonic() - began:.1f} s; to try:")
             for note in chain.notes():
                 typer.echo(f"    {note}")
             well = then(chain, board)

@@ -32,11 +32,21 @@ class Supervisor:
         self._nursery = nursery
         self._logs = logs
         self._children: dict[str, Child] = {}
+        self._started: list[str] = []
+        self._may_end: set[str] = set()
 
-    def start(self, name: str) -> Child:
-        """Runs ``python -m <name>`` with this interpreter and this process's environment."""
+    def start(self, name: str, *, may_end: bool = False) -> Child:
+        """Runs ``python -m <name>`` with this interpreter and this process's environment.
+
+        Args:
+            name: the service.
+            may_end: it may come to its end in order, with exit code 0.
+        """
+        if may_end:
+            self._may_end.add(name)
         child = self._nursery.spawn(name, [sys.executable, "-m", name], log=self._logs / f"{name}.log")
         self._children[name] = child
+        self._started.append(name)
         return child
 
     def adopt(self, child: Child) -> None:
@@ -51,7 +61,7 @@ class Supervisor:
         """
         for child in self._children.values():
             code = child.exit_code()
-            if code is not None:
+            if code is not None and not self._is_its_end(child, code):
                 raise ChildEndedError(child, f"ended by itself ({_how(code)})")
 
     def stop(self, name: str) -> None:
@@ -61,12 +71,31 @@ class Supervisor:
             ChildEndedError: it had ended before, hung, or ended with an error.
         """
         child = self._children.pop(name)
+        self._started.remove(name)
         before = child.exit_code()
         code = child.stop(STOP_SECONDS)
-        if before is not None:
+        if before is not None and not self._is_its_end(child, before):
             raise ChildEndedError(child, f"ended by itself ({_how(before)})")
         if code != 0:
             raise ChildEndedError(child, f"was told to stop and did not end in order ({_how(code)})")
+
+    def stop_all(self) -> None:
+        """Stops every service in order, the one that was started last first. What was adopted goes on.
+
+        Raises:
+            ChildEndedError: as `stop` does, once all are stopped; for the first of them.
+        """
+        failed: list[ChildEndedError] = []
+        for name in reversed(self._started.copy()):
+            try:
+                self.stop(name)
+            except ChildEndedError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _is_its_end(self, child: Child, code: int) -> bool:
+        return code == 0 and child.name in self._may_end
 
 
 def _how(code: int) -> str:

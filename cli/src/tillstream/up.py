@@ -15,10 +15,13 @@ def up(
     stream: StreamOption = "kinesis",
     rate: RateOption = "500/s",
     logs: LogsOption = None,
+    generator: Annotated[
+        bool, typer.Option("--generator/--no-generator", help="Make up orders, or wait for some: tillstream replay.")
+    ] = True,
     show: Annotated[bool, typer.Option("--live/--no-live", help="Show the live numbers meanwhile.")] = True,
 ) -> None:
     """Run the whole chain on this machine until Ctrl-C; exit code 0 then."""
-    run(stream, rate, logs, lambda chain, board: _until_stopped(chain, board, show=show))
+    run(stream, rate, logs, lambda chain, board: _until_stopped(chain, board, show=show), generator=generator)
 
 
 def _until_stopped(chain: Chain, board: Board, *, show: bool) -> bool:
@@ -30,6 +33,5 @@ def _until_stopped(chain: Chain, board: Board, *, show: bool) -> bool:
             time.sleep(POLL_SECONDS)
     except Interrupted:
         typer.echo("stopping")
-    for name in ("generator", "processor", "sink"):
-        chain.supervisor.stop(name)
+    chain.supervisor.stop_all()
     return True
