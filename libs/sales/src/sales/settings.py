@@ -30,18 +30,24 @@ class StreamSettings(Settings):
 
     stream: Literal["kafka", "kinesis"]
     orders_stream: str = "orders"
+    """what the generator writes, and processor and sink read"""
     rollups_stream: str = "sales-rollups"
+    """closed minutes, from the processor to the sink"""
     dead_letters_stream: str = "orders-dead-letters"
+    """what could not be accepted, from the processor"""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4
     """partitions or shards that ``tillstream setup`` creates for each stream"""
     retention_hours: Annotated[int, Field(ge=24, le=8760)] = 72
     """how long a stream keeps records; more than the longest window, so that the windows can be rebuilt from it"""
     replication_factor: Annotated[int, Field(ge=1, le=9)] = 1
+    """copies of each Kafka partition that ``tillstream setup`` asks for; 3 in production"""
     connect_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     """how long a service tries to reach a broker, Redis or AWS at its start before it gives up"""
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """host:port, several with commas"""
     kafka_client: Literal["confluent", "kafka-python"] = "confluent"
+    """confluent is native and fast; kafka-python is Python alone"""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_sasl_username: str = ""
@@ -54,6 +60,7 @@ class AwsSettings(Settings):
     """Where S3, DynamoDB and Kinesis are. Credentials come the way boto3 finds them, never through a setting here."""
 
     aws_region: str = "us-east-1"
+    """of Kinesis, S3 and DynamoDB"""
     aws_endpoint_url: str | None = None
     """an address that serves the AWS protocol (moto, a local store); unset: AWS itself"""
 
@@ -62,17 +69,22 @@ class StoreSettings(AwsSettings):
     """The S3 bucket and the DynamoDB tables."""
 
     s3_bucket: str
+    """where orders, rollups and dead letters are stored"""
     s3_prefix: str = ""
     """put before every key, with its own slash: ``team-a/``"""
     sales_table: str = "SalesData"
+    """the DynamoDB table of orders"""
     trends_table: str = "SalesTrends"
+    """the DynamoDB table of minutes"""
     dynamodb_billing: Literal["provisioned", "on-demand"] = "provisioned"
+    """provisioned: 5 read and 5 write units for each table and index"""
 
 
 class RuleSettings(Settings):
     """What counts as an order of this shop, and how it is cut up."""
 
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    """the reporting currency, ISO 4217; orders in another are dead letters"""
     region_overrides: dict[str, str] = {}
     """JSON object, country code to region: {"XK": "Europe"}"""
 
@@ -89,7 +101,9 @@ class BoardSettings(Settings):
     redis_prefix: str = "sales:"
     """``{sales}:`` keeps all keys in one slot of a Redis Cluster"""
     windows: Annotated[tuple[Window, ...], NoDecode] = parse_windows("1m 5m 15m 1h 24h")
+    """lengths of the rolling windows: whole numbers of s, m, h or d"""
     top_k: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """how many products the top lists hold"""
     live_ttl_seconds: Annotated[int, Field(ge=30, le=7 * 86400)] = 3600
     """how long live keys outlive the processor that wrote them"""
 
