@@ -1,0 +1,204 @@
+"""Messages become the rows that the contract names, in the folders it names, as the same objects every time."""
+
+import base64
+import datetime
+import random
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sales import dead_letters, rollups
+from sales.countries import REGION_OF
+from sales.rejections import Rejection
+from sales.rollups import Rollup
+from sink import parquet
+from sink.layouts import Layout, dead_letters_layout, orders_layout, rollups_layout
+from support.sinking import EVENT_TIME, HOUR_MS, RULES, STREAM, a_chunk, a_line, an_order
+from support.world import SCHEMA
+
+DIGITS = 20
+
+
+def orders() -> Layout:
+    return orders_layout(RULES, REGION_OF, STREAM, DIGITS)
+
+
+def rows_of(layout: Layout, *values: bytes, **chunk: Any) -> list[dict[str, Any]]:
+    """What stands in the objects that these messages make."""
+    tables = [layout.decode(a_chunk(values, **chunk)).table]
+    found = []
+    for rows in parquet.spread(layout, tables):
+        found += pq.read_table(pa.BufferReader(parquet.encode(layout, rows.table))).to_pylist()
+    return found
+
+
+def test_an_order_line_has_every_column_of_the_contract() -> None:
+    [row] = rows_of(orders(), an_order(), positions=[41])
+    at = datetime.datetime(2026, 11, 20, 6, 52, 33, 123_000)  # noqa: DTZ001 (UTC without a zone is the contract)
+    assert row == {
+        "order_id": "o-1",
+        "type": "sale",
+        "event_time": at,
+        "customer_id": 17850,
+        "country": "GB",
+        "region": "Europe",
+        "currency": "USD",
+        "original_order_id": None,
+        "line": 1,
+        "product_id": "85123A",
+        "product_name": "White hanging heart",
+        "category": "Home",
+        "quantity": 6,
+        "unit_amount": 255,
+        "discount_percent": 10,
+        "unit_cost": 140,
+        "gross_amount": 1530,
+        "discount_amount": 153,
+        "net_amount": 1377,
+        "profit_amount": 537,
+        "stream": STREAM,
+        "partition": "0",
+        "position": "00000000000000000041",
+        "accepted_at": at,
+    }
+
+
+def test_the_columns_and_types_are_those_that_readers_were_promised() -> None:
+    layout = orders()
+    [rows] = parquet.spread(layout, [layout.decode(a_chunk([an_order()])).table])
+    assert pq.read_schema(pa.BufferReader(parquet.encode(layout, rows.table))).equals(SCHEMA)
+
+
+def test_amounts_and_quantities_of_a_return_are_negative_and_its_unit_amounts_are_not() -> None:
+    [row] = rows_of(orders(), an_order(type="return", original_order_id="o-0"))
+    assert (row["quantity"], row["gross_amount"], row["discount_amount"], row["net_amount"]) == (-6, -1530, -153, -1377)
+    assert (row["profit_amount"], row["unit_amount"], row["unit_cost"]) == (-537, 255, 140)
+    assert row["original_order_id"] == "o-0"
+
+
+def test_profit_and_cost_are_missing_where_no_cost_is_known() -> None:
+    line = a_line()
+    del line["unit_cost"]
+    rows = rows_of(orders(), an_order(lines=[line, a_line()], customer_id=None))
+    assert [(row["line"], row["unit_cost"], row["profit_amount"]) for row in rows] == [(1, None, None), (2, 140, 537)]
+    assert rows[0]["customer_id"] is None
+
+
+def test_rows_lie_in_the_folder_of_their_event_hour_under_the_first_position_there() -> None:
+    layout = orders()
+    values = [an_order("a"), an_order("b", event_time=EVENT_TIME - HOUR_MS), an_order("c"), b"{", an_order("d")]
+    piece = layout.decode(a_chunk(values, positions=[3, 5, 8, 9, 12]))
+    found = [(rows.folder, rows.first_position[-2:], rows.orders) for rows in parquet.spread(layout, [piece.table])]
+    assert found == [("orders/dt=2026-11-20/hour=05/", "05", 1), ("orders/dt=2026-11-20/hour=06/", "03", 3)]
+    assert piece.rejected == 1
+
+
+def test_an_extent_of_malformed_messages_alone_has_no_object() -> None:
+    layout = orders()
+    piece = layout.decode(a_chunk([b"{", b"[]"]))
+    assert (list(parquet.spread(layout, [piece.table])), piece.rejected) == ([], 2)
+
+
+def test_the_same_messages_make_the_same_objects_however_they_were_cut_into_chunks() -> None:
+    dice = random.Random(5)  # noqa: S311 (a seed makes the orders the same each time)
+    values = [
+        an_order(
+            f"o-{number}",
+            event_time=EVENT_TIME - dice.randrange(3) * HOUR_MS,
+            country=dice.choice(["GB", "FR", "US"]),
+            customer_id=dice.choice([None, 1, 2]),
+            lines=[a_line(product_id=f"p{dice.randrange(9)}") for _ in range(dice.randrange(1, 4))],
+        )
+        for number in range(60)
+    ]
+    positions = list(range(100, 160))
+    layout = orders()
+
+    def objects(cuts: list[int]) -> list[tuple[str, str, bytes]]:
+        edges = [0, *sorted(cuts), len(values)]
+        tables = [
+            layout.decode(a_chunk(values[start:end], positions=positions[start:end])).table
+            for start, end in pairwise(edges)
+        ]
+        return [
+            (rows.folder, parquet.digest(rows.table), parquet.encode(layout, rows.table).to_pybytes())
+            for rows in parquet.spread(layout, tables)
+        ]
+
+    whole = objects([])
+    assert len(whole) == 3
+    for _ in range(5):
+        assert objects([dice.randrange(61) for _ in range(dice.randrange(1, 9))]) == whole
+
+
+def test_a_digest_survives_the_file_and_any_way_of_holding_the_rows() -> None:
+    layout = orders()
+    values = [an_order("a"), an_order("b", customer_id=None, original_order_id="x"), an_order("c", country="FR")]
+    [rows] = parquet.spread(layout, [layout.decode(a_chunk(values)).table])
+    read_back = pq.read_table(pa.BufferReader(parquet.encode(layout, rows.table)))
+    sliced = pa.concat_tables([rows.table, rows.table]).slice(1, 3)
+    assert parquet.digest(read_back) == parquet.digest(rows.table)
+    assert parquet.digest(pa.concat_tables([rows.table.slice(0, 1), rows.table.slice(1)])) == parquet.digest(rows.table)
+    assert parquet.digest(sliced.take([2, 0, 1])) == parquet.digest(rows.table.take([0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"order_id": "b"}, {"customer_id": None}, {"customer_id": 0}, {"country": "FR"}, {"type": "return"}]
+)
+def test_another_value_makes_another_digest(changes: dict[str, Any]) -> None:
+    layout = orders()
+
+    def digest(**fields: Any) -> str:
+        [rows] = parquet.spread(layout, [layout.decode(a_chunk([an_order(**fields)])).table])
+        return parquet.digest(rows.table)
+
+    assert digest(**changes) != digest()
+
+
+def test_a_missing_value_and_an_empty_one_have_different_digests() -> None:
+    def digest(values: list[str | None]) -> str:
+        return parquet.digest(pa.table({"a": pa.array(values, pa.string())}))
+
+    assert len({digest([None, "ab"]), digest(["", "ab"]), digest(["a", "b"]), digest(["ab", None])}) == 4
+
+
+def test_a_rollup_becomes_a_row_of_its_day_and_what_is_none_is_counted() -> None:
+    layout = rollups_layout("sales-rollups-0badcafe", DIGITS)
+    rollup = Rollup(
+        minute="2026-11-20T06:52:00.000Z", scope="GB/Home", country="GB", category="Home", version=3, orders=2, units=5,
+        sales_minor=900, revenue_minor=900,
+    )  # fmt: skip
+    values = [
+        rollups.encode(rollup)[1],
+        b"{}",
+        rollups.encode(Rollup(minute="soon", scope="all", version=1))[1],
+        rollups.encode(Rollup(minute="2026-11-20T06:52:00.000Z", scope="all", version=2**70))[1],
+        rollups.encode(Rollup(minute="2026-11-20T06:52:00.000Z", scope="all", version=1, stale=True))[1],
+    ]
+    piece = layout.decode(a_chunk(values))
+    [rows] = parquet.spread(layout, [piece.table])
+    first, last = rows.table.to_pylist()
+    assert (rows.folder, rows.orders, piece.rejected) == ("rollups/dt=2026-11-20/", 2, 3)
+    assert first["minute"] == datetime.datetime(2026, 11, 20, 6, 52)  # noqa: DTZ001 (UTC without a zone)
+    assert (first["scope"], first["version"], first["revenue_minor"], first["stale"]) == ("GB/Home", 3, 900, False)
+    assert (last["country"], last["stale"]) == (None, True)
+
+
+def test_a_dead_letter_keeps_its_bytes_its_own_place_and_that_of_the_message_it_is_about() -> None:
+    layout = dead_letters_layout("orders-dead-letters-0badcafe", DIGITS)
+    rejection = Rejection(41, EVENT_TIME, b"k", b"\xff{", "json", "the message is no JSON")
+    letter = dead_letters.dead_letter(rejection, stream=STREAM, partition="3", position="00000000000000000041")
+    broken = dead_letters.encode(letter)[1].replace(base64.b64encode(b"\xff{"), b"*")
+    piece = layout.decode(a_chunk([dead_letters.encode(letter)[1], broken], positions=[8, 9]))
+    [rows] = parquet.spread(layout, [piece.table])
+    [row] = rows.table.to_pylist()
+    assert (rows.folder, piece.rejected) == ("dead-letters/dt=2026-11-20/", 1)
+    assert (row["stream"], row["partition"], row["position"]) == (STREAM, "3", "00000000000000000041")
+    assert (row["raw"], row["raw_bytes"], row["key"], row["reason"]) == (b"\xff{", 2, b"k", "json")
+    assert (row["archived_stream"], row["archived_position"]) == (
+        "orders-dead-letters-0badcafe",
+        "00000000000000000008",
+    )
