@@ -101,7 +101,8 @@ def main() -> None:
     }
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     first = next(islice(_parcels(_shop(Mix()), 5000), 1))
-    print(f"an order has {statistics.mean(map(len, first.values)):.0f} bytes and {first.tally.lines / 5000:.2f} lines")
+    size, lines = statistics.mean(map(len, first.values)), first.tally.lines / len(first.keys)
+    print(f"an order has {size:.0f} bytes and {lines:.2f} lines")
 
     for name, mix in (("no disturbances", Mix()), ("all disturbances", DISTURBED)):
         _report(f"generated, {name}", [_generate(options.orders, mix) for _ in range(RUNS)])

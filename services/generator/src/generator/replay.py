@@ -184,14 +184,15 @@ def play(
             f"the orders of {path} are in {mapping.currency}, but this pipeline reports in {currency} and would refuse "
             f"them all: set CURRENCY={mapping.currency} for every service"
         )
-    if shift_to_now:
-        shift_ms = distance_to_now(path, mapping, speed, now=clock.now(), until=until)
-    else:
-        shift_ms = 0
-        next(orders(path, mapping), None)
+    next(orders(path, mapping), None)  # what is wrong with the file shows in its first rows, before anything is sent
     report = Report()
-    replayed = orders(path, mapping, report, until=until, shift_ms=shift_ms)
-    return Playback(parcels(replayed, speed, clock), report)
+
+    def replayed() -> Iterator[ReplayedOrder]:
+        # "Now" is when the first order is asked for: until then a broker may have been waited for.
+        shift_ms = distance_to_now(path, mapping, speed, now=clock.now(), until=until) if shift_to_now else 0
+        yield from orders(path, mapping, report, until=until, shift_ms=shift_ms)
+
+    return Playback(parcels(replayed(), speed, clock), report)
 
 
 def parcels(orders: Iterable[ReplayedOrder], speed: Speed, clock: Clock) -> Iterator[Parcel]:
