@@ -21,7 +21,7 @@ from tillstream.local import aws as local_aws
 from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import LOOPBACK, Server
+from tillstream.local.server import LOOPBACK, Server, ServerError
 from tillstream.setup import SetupSettings, create_all
 from tillstream.supervisor import Supervisor
 
@@ -150,6 +150,9 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, gen
         ServerError: a server can't be started.
         StreamError, SetupError: streams, bucket or tables can't be made.
     """
+    foreign = wire == "kafka" and bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
+    if wire == "kafka" and not foreign and (lacks := local_kafka.missing()):
+        raise ServerError(lacks)
     borrowed: list[str] = []
     stack.callback(_give_back, borrowed)
     nursery = stack.enter_context(Nursery())
@@ -158,7 +161,6 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, gen
     logs.mkdir(parents=True, exist_ok=True)
     servers = [local_redis.start(nursery), local_aws.start(nursery)]
     places = {"REDIS_URL": servers[0].address, "AWS_ENDPOINT_URL": servers[1].address}
-    foreign = wire == "kafka" and bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     if wire == "kafka" and not foreign:
         servers.append(local_kafka.start(nursery))
         places["KAFKA_BOOTSTRAP_SERVERS"] = servers[-1].address
