@@ -3,6 +3,7 @@
 from typing import Any
 
 import boto3
+import botocore.exceptions
 from botocore.config import Config
 from botocore.exceptions import (
     ClientError,
@@ -41,6 +42,7 @@ _THROTTLED_CODES = frozenset(
 )
 
 TRANSPORT_FAULTS = (
+    botocore.exceptions.ConnectionError,
     HTTPClientError,
     IncompleteReadError,
     ResponseParserError,

@@ -1,0 +1,287 @@
+"""DynamoDB holds of every order the lowest position and of every rollup the highest version, whatever the order."""
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from boto3.dynamodb.types import TypeDeserializer
+
+from sales.countries import REGION_OF
+from sales.rollups import Rollup
+from sales.settings import AwsSettings, StoreSettings
+from sales.streams.memory import MemoryCheckpoints, MemoryWire
+from sink import aws, tables
+from sink.aws import AwayError
+from sink.delivery import AbandonedError, Delivery, Extent, Limits
+from sink.index import OrdersIndex, RollupsIndex, Table
+from sink.items import OrderItems, trend
+from sink.store import StoreError
+from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order, eventually
+
+Item = dict[str, Any]
+
+
+class Account:
+    """Fresh tables on a server."""
+
+    def __init__(self, client: Any, settings: StoreSettings, threads: ThreadPoolExecutor) -> None:
+        self.client = client
+        self.settings = settings
+        self.sales = Table(client, settings.sales_table, threads)
+        self.trends = Table(client, settings.trends_table, threads)
+
+    def scan(self, table: str) -> list[Item]:
+        pages = self.client.get_paginator("scan").paginate(TableName=table)
+        return [plain(item) for page in pages for item in page["Items"]]
+
+    def orders(self) -> dict[str, Item]:
+        return {item["order_id"]: item for item in self.scan(self.settings.sales_table)}
+
+    def orders_index(self, stream: str = STREAM) -> OrdersIndex:
+        return OrdersIndex("index-orders", self.sales, RULES, OrderItems(stream, 20, "USD", REGION_OF))
+
+
+def plain(item: Item) -> Item:
+    return {name: TypeDeserializer().deserialize(attribute) for name, attribute in item.items()}
+
+
+@pytest.fixture
+def account(aws_settings: AwsSettings, new_name: Callable[[str], str]) -> Iterator[Account]:
+    settings = StoreSettings(
+        aws_endpoint_url=aws_settings.aws_endpoint_url,
+        s3_bucket="unused",
+        sales_table=new_name("SalesData"),
+        trends_table=new_name("SalesTrends"),
+    )
+    client = aws.client("dynamodb", settings, connections=8)
+    with ThreadPoolExecutor(8) as threads:
+        account = Account(client, settings, threads)
+        for definition in (tables.sales_table(settings), tables.trends_table(settings)):
+            client.create_table(**definition)
+        yield account
+
+
+def store(lane: OrdersIndex, values: list[bytes], positions: list[int]) -> None:
+    chunk = a_chunk(values, positions=positions)
+    prepared = lane.prepare(chunk)
+    extent = Extent("0", None, positions[-1], [prepared.content], len(values), prepared.rejected, 0)
+    lane.store(extent, threading.Event())
+
+
+def test_an_order_can_be_found_by_id_and_by_category(account: Account) -> None:
+    account.sales.check()
+    store(account.orders_index(), [an_order("a"), an_order("b", lines=[a_line(category="Toys")])], [1, 2])
+    found = account.client.query(
+        TableName=account.settings.sales_table,
+        IndexName=tables.CATEGORY_INDEX,
+        KeyConditionExpression="category = :c",
+        ExpressionAttributeValues={":c": {"S": "Toys"}},
+    )
+    assert [plain(item) for item in found["Items"]] == [account.orders()["b"]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_lowest_position_stands_whatever_the_order_of_arrival(account: Account, seed: int) -> None:
+    dice = random.Random(seed)  # noqa: S311 (a seed makes the orders the same each time)
+    sent = {
+        position: an_order(f"o-{dice.randrange(8)}", event_time=EVENT_TIME - dice.randrange(3), customer_id=position)
+        for position in range(1, 40)
+    }
+    arrivals = [sorted(dice.sample(sorted(sent), dice.randrange(1, 20))) for _ in range(6)] + [sorted(sent)]
+    lane = account.orders_index()
+    for positions in arrivals:
+        store(lane, [sent[position] for position in positions], positions)
+    lowest: dict[str, int] = {}
+    for position, value in sent.items():
+        lowest.setdefault(json.loads(value)["order_id"], position)
+    assert {order: int(item["position"]) for order, item in account.orders().items()} == lowest
+    assert {order: item["customer_id"] for order, item in account.orders().items()} == lowest
+
+
+def test_the_same_event_again_changes_nothing_and_a_reused_id_is_counted(account: Account) -> None:
+    lane = account.orders_index()
+    store(lane, [an_order("a")], [5])
+    before = account.orders()
+    store(lane, [an_order("a")], [5])
+    store(lane, [an_order("a", country="FR")], [9])
+    assert (account.orders(), lane.reused_ids) == (before, 0)
+    store(lane, [an_order("a", event_time=EVENT_TIME - 1)], [11])
+    assert (account.orders(), lane.reused_ids) == (before, 1)
+    store(lane, [an_order("a", event_time=EVENT_TIME + 1)], [2])
+    assert (account.orders()["a"]["position"], lane.reused_ids) == (f"{2:020d}", 2)
+
+
+def test_an_item_of_another_incarnation_of_the_stream_stays_as_it_is(account: Account) -> None:
+    store(account.orders_index("orders-00000001"), [an_order("a")], [50])
+    store(account.orders_index("orders-00000002"), [an_order("a", country="FR")], [3])
+    assert account.orders()["a"]["stream"] == "orders-00000001"
+
+
+def test_malformed_messages_are_counted_and_their_neighbours_stand(account: Account) -> None:
+    chunk = a_chunk([an_order("a"), b"{", an_order("b", currency="EUR"), an_order("c")])
+    prepared = account.orders_index().prepare(chunk)
+    assert (prepared.content.order_ids, prepared.rejected) == (["a", "c"], 2)
+
+
+def test_the_largest_orders_that_a_stream_takes_fit_in_items(account: Account) -> None:
+    many = [a_line(product_name="x" * 300) for _ in range(1_900)]
+    edge = [a_line(product_id=f"p{number}", product_name="é" * 20) for number in range(1_700)]
+    long = [a_line(product_name="x" * 900_000, category="y" * 3_000)]
+    store(
+        account.orders_index(),
+        [an_order("a", lines=many), an_order("b", lines=edge), an_order("c", lines=long)],
+        [1, 2, 3],
+    )
+    orders = account.orders()
+    assert [orders[order].get("lines_omitted") for order in "abc"] == [True, None, True]
+    assert len(orders["b"]["lines"]) == 1_700
+
+
+def test_of_rollups_the_highest_version_stands_and_a_stale_one_beats_all(account: Account) -> None:
+    def rollup(version: int, minute: int = 0, *, stale: bool = False) -> Rollup:
+        return Rollup(
+            minute=f"2026-11-20T06:{minute:02d}:00.000Z", scope="all", version=version, orders=version, stale=stale
+        )
+
+    lane = RollupsIndex("index-rollups", account.trends, "USD")
+    account.trends.check()
+    for records in (
+        [rollup(3), rollup(5), rollup(1, 1), rollup(4, 2)],
+        [rollup(4), rollup(2, 1), rollup(2, 2, stale=True)],
+        [rollup(5), rollup(9, 2), rollup(1, 2, stale=True)],
+    ):
+        lane.store(Extent("0", None, 1, [records], len(records), 0, 0), threading.Event())
+    found = {item["minute"][14:16]: item for item in account.scan(account.settings.trends_table)}
+    assert found == {
+        "00": plain(trend(rollup(5), "USD")),
+        "01": plain(trend(rollup(2, 1), "USD")),
+        "02": plain(trend(rollup(2, 2, stale=True), "USD")),
+    }
+
+
+def test_the_lane_keeps_every_order_through_restarts(account: Account) -> None:
+    wire = MemoryWire(clock=lambda: EVENT_TIME)
+    wire.create("orders", partitions=2, retention_hours=24)
+    stream = wire.open("orders")
+    dice = random.Random(1)  # noqa: S311 (a seed makes the orders the same each time)
+    checkpoints = MemoryCheckpoints()
+    sent: dict[str, bytes] = {}
+    limits = Limits(rotate_bytes=10**6, rotate_records=20, rotate_seconds=0, buffer_bytes=10**7)
+    for _ in range(3):
+        lane = account.orders_index(stream.id)
+        delivery = Delivery(stream, "index", checkpoints, lane, limits, stop_seconds=20)
+        stop = threading.Event()
+        thread = threading.Thread(target=delivery.run, args=(stop,))
+        thread.start()
+        with stream.writer() as writer:
+            for _ in range(50):
+                order_id = f"o-{dice.randrange(100)}"
+                value = an_order(order_id, customer_id=dice.randrange(1_000))
+                sent.setdefault(order_id, value)
+                writer.write([order_id.encode()], [value])
+        eventually(lambda delivery=delivery: delivery.counts.read == 50)  # type: ignore[misc]  # a default in a lambda
+        stop.set()
+        thread.join(30)
+    assert {order: item["customer_id"] for order, item in account.orders().items()} == {
+        order: json.loads(value)["customer_id"] for order, value in sent.items()
+    }
+
+
+@pytest.fixture
+def scripted(aws_endpoint: str) -> Callable[..., Any]:
+    """A table whose server takes an item only when the script says so; yields it and what it took."""
+
+    @contextmanager
+    def serve(answer: Callable[[int], str]) -> Iterator[tuple[Table, list[str]]]:
+        taken: list[str] = []
+        requests = iter(range(10**6))
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    code = answer(next(requests))
+                    if not code:
+                        taken.append(request["Item"]["order_id"]["S"])
+                body = json.dumps({"__type": f"com.amazonaws#{code}", "message": "as told"} if code else {}).encode()
+                self.send_response(400 if code else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = AwsSettings(aws_endpoint_url=f"http://127.0.0.1:{server.server_port}")
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                yield Table(aws.client("dynamodb", settings, connections=4), "SalesData", threads), taken
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    return serve
+
+
+THROTTLED = "ProvisionedThroughputExceededException"
+
+
+def extent_of(lane: OrdersIndex, count: int) -> Extent[Any]:
+    prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(count)]))
+    return Extent("0", None, 1, [prepared.content], count, 0, 0)
+
+
+def test_throttled_items_are_written_later_and_none_is_lost(
+    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sink.index.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("sink.aws.ATTEMPTS", 1)
+    with scripted(lambda request: THROTTLED if request % 3 else "") as (table, taken):
+        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
+        lane.store(extent_of(lane, 40), threading.Event())
+    assert sorted(taken) == sorted(f"o-{number}" for number in range(40))
+
+
+def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(scripted: Callable[..., Any]) -> None:
+    abandoned = threading.Event()
+    with scripted(lambda _: abandoned.set() or THROTTLED) as (table, taken):  # type: ignore[func-returns-value]
+        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
+        with pytest.raises(AbandonedError):
+            lane.store(extent_of(lane, 5), abandoned)
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("ExpiredTokenException", AwayError), ("InternalServerError", AwayError), ("AccessDeniedException", StoreError)],
+)
+def test_other_faults_are_waited_for_or_told(scripted: Callable[..., Any], code: str, kind: type[Exception]) -> None:
+    with scripted(lambda _: code) as (table, _):
+        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
+        with pytest.raises(kind, match=code):
+            lane.store(extent_of(lane, 2), threading.Event())
+
+
+def test_a_missing_table_is_waited_for_at_the_start(account: Account) -> None:
+    with ThreadPoolExecutor(1) as threads, pytest.raises(AwayError, match="tillstream setup"):
+        Table(account.client, "NoSuchTable", threads).check()
+
+
+def test_tables_on_demand_have_no_capacity(account: Account, new_name: Callable[[str], str]) -> None:
+    settings = StoreSettings(s3_bucket="unused", sales_table=new_name("SalesData"), dynamodb_billing="on-demand")
+    made = account.client.create_table(**tables.sales_table(settings))["TableDescription"]
+    assert made["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    provisioned = account.client.describe_table(TableName=account.settings.sales_table)["Table"]
+    assert provisioned["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
+    assert provisioned["GlobalSecondaryIndexes"][0]["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
