@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 from kafka.errors import (
     AuthorizationError,
@@ -26,7 +26,13 @@ from kafka.errors import (
 
 from sales.settings import StreamSettings
 from sales.streams import Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
-from sales.streams.kafka_confluent import ConfluentMember, ConfluentReader, ConfluentWriter, librdkafka_settings
+from sales.streams.kafka_confluent import (
+    ConfluentMember,
+    ConfluentReader,
+    ConfluentWriter,
+    last_records,
+    librdkafka_settings,
+)
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
 from sales.streams.reaching import reach
 
@@ -215,53 +221,15 @@ class KafkaStream:
         names = self.partitions()
         lows, highs = self._bounds(names)
         ends: dict[str, int | None] = dict.fromkeys(names)
-        open_ends = {name for name in names if lows[name] < highs[name]}
-        if not open_ends:
-            return ends
-        consumer = KafkaConsumer(
-            **kafka_python_settings(self._settings),
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-        )
-        try:
-            back = 1
-            while open_ends:
-                starts = {name: max(lows[name], highs[name] - back) for name in open_ends}
-                for name, last in self._last_records(consumer, starts, highs).items():
-                    ends[name] = last
-                    if last is not None or starts[name] == lows[name]:
-                        open_ends.discard(name)
-                back *= 16
-        except KafkaError as fault:
-            raise StreamError(f"Kafka does not tell where {self.id} ends: {fault}") from fault
-        finally:
-            consumer.close()
+        unknown = [name for name in names if lows[name] < highs[name]]
+        back = 1
+        while unknown:
+            starts = {int(name): max(lows[name], highs[name] - back) for name in unknown}
+            found = last_records(librdkafka_settings(self._settings), self._topic, starts, REQUEST_SECONDS)
+            ends.update({str(number): position for number, position in found.items()})
+            unknown = [name for name in unknown if ends[name] is None and starts[int(name)] > lows[name]]
+            back *= 16
         return ends
-
-    def _last_records(
-        self, consumer: KafkaConsumer, starts: dict[str, int], highs: dict[str, int]
-    ) -> dict[str, int | None]:
-        """The last record between start and high of each partition."""
-        last: dict[str, int | None] = dict.fromkeys(starts)
-        wanted = {TopicPartition(self._topic, int(name)): name for name in starts}
-        consumer.assign(list(wanted))
-        for partition, name in wanted.items():
-            consumer.seek(partition, starts[name])
-        deadline = time.monotonic() + REQUEST_SECONDS
-        while wanted:
-            for partition, records in consumer.poll(timeout_ms=200).items():
-                name = str(partition.partition)
-                before = [record.offset for record in records if record.offset < highs[name]]
-                if before:
-                    last[name] = before[-1]
-            for partition in [there for there, name in wanted.items() if consumer.position(there) >= highs[name]]:
-                del wanted[partition]
-                consumer.pause(partition)
-            if wanted and time.monotonic() > deadline:
-                raise StreamError(f"the ends of {self.id} could not be read in {REQUEST_SECONDS:.0f} s")
-        return last
 
     def reader(self, after: Mapping[str, int | None]) -> Reader:
         """A reader of its own, in no group.

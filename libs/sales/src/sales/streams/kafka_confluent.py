@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
+from sales.streams.closing import Closing
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,70 @@ _CONSUMER = {
     "queued.max.messages.kbytes": PREFETCH_KBYTES,
     # With the default of 1000 ms a reader that empties the queue faster than that waits for nothing.
     "fetch.queue.backoff.ms": 10,
+    # A request that waits for new records holds up what a seek, or the end of a pause, asks of the same broker.
+    "fetch.wait.max.ms": 100,
+    # How soon a member hears that the group changes.
+    "heartbeat.interval.ms": 1000,
+    # How soon a member hears of new partitions.
+    "topic.metadata.refresh.interval.ms": 60_000,
 }
+
+
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
+"""Faults that librdkafka mends by itself; after too long a pause between polls it joins its group again."""
+
+
+def last_records(
+    config: dict[str, Any], topic: str, starts: Mapping[int, int], seconds: float
+) -> dict[int, int | None]:
+    """Position of the last record at or after each start; None: none there, only marks of transactions.
+
+    Raises:
+        StreamError: the partitions' ends were not reached in time.
+    """
+    last: dict[int, int | None] = dict.fromkeys(starts)
+    reading = set(starts)
+    deadline = time.monotonic() + seconds
+    consumer = _consumer({"group.id": "tillstream-reader"} | config | _CONSUMER | {"enable.partition.eof": True})
+    try:
+        consumer.assign([TopicPartition(topic, number, offset) for number, offset in starts.items()])
+        while reading:
+            for message in consumer.consume(TAKE, 0.05):
+                fault = message.error()
+                number = message.partition()
+                if fault is None:
+                    last[number or 0] = message.offset()
+                elif fault.code() == KafkaError._PARTITION_EOF:
+                    reading.discard(number)
+                elif fault.code() not in _PASSING:
+                    raise StreamError(f"{topic} does not tell where it ends: {fault.str()}")
+            if reading and time.monotonic() > deadline:
+                raise StreamError(f"the end of {topic} was not reached in {seconds:.0f} s")
+    except KafkaException as fault:
+        raise StreamError(f"{topic} does not tell where it ends: {fault}") from fault
+    finally:
+        consumer.close()
+    return last
+
+
+def _consumer(config: dict[str, Any]) -> Consumer:
+    try:
+        return Consumer(config)
+    except KafkaException as fault:
+        raise StreamError(f"Kafka's client refuses its settings: {fault}") from fault
 
 
 class ConfluentReader:
@@ -87,14 +150,8 @@ class ConfluentReader:
         self._failure: StreamError | None = None
         self._closed = False
         # librdkafka asks for a group id even where no group is used: nothing is ever committed under it.
-        self._consumer = self._open({"group.id": "tillstream-reader"} | config | _CONSUMER)
+        self._consumer = _consumer({"group.id": "tillstream-reader"} | config | _CONSUMER)
         self._begin(starts)
-
-    def _open(self, config: dict[str, Any]) -> Consumer:
-        try:
-            return Consumer(config)
-        except KafkaException as fault:
-            raise StreamError(f"Kafka's client refuses its settings: {fault}") from fault
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in starts.items()])
@@ -180,23 +237,6 @@ class ConfluentReader:
         if not self._closed:
             self._closed = True
             self._consumer.close()
-
-
-_PASSING = {
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._RESOLVE,
-    KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.REBALANCE_IN_PROGRESS,
-}
-"""Faults that librdkafka mends by itself; after too long a pause between polls it joins its group again."""
 
 
 class ConfluentMember(ConfluentReader):
@@ -292,7 +332,7 @@ class ConfluentMember(ConfluentReader):
             raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
 
 
-class ConfluentWriter:
+class ConfluentWriter(Closing):
     """An idempotent producer. After a refused record every call raises: open another writer to go on."""
 
     def __init__(self, config: dict[str, Any], topic: str) -> None:
@@ -372,16 +412,3 @@ class ConfluentWriter:
         finally:
             self._producer.purge()
             self._producer.flush(1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except StreamError as fault:
-            if error is None:
-                raise
-            log.warning("%s", fault)

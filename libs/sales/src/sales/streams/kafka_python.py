@@ -4,12 +4,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     KafkaError,
     LogTruncationError,
@@ -21,8 +20,12 @@ from kafka.structs import OffsetAndMetadata
 
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
+from sales.streams.closing import Closing
 
 log = logging.getLogger(__name__)
+
+ALL_RECORDS = 1_000_000
+"""More than one answer of the brokers holds: those are bounded by bytes."""
 
 METADATA_SECONDS = 60.0
 """How often the topic's partitions are asked for: how soon a member hears of new ones."""
@@ -30,6 +33,9 @@ METADATA_SECONDS = 60.0
 SESSION_SECONDS = 90.0
 """A group waits this long for a member that is silent: longer than with librdkafka, because this client's heartbeat
 stands still while ``on_revoked`` runs."""
+
+SLICE_SECONDS = 0.1
+"""A member looks this often for partitions that came while it waited: they are taken on between two polls."""
 
 COMMIT_SECONDS = 30.0
 
@@ -72,6 +78,8 @@ _CONSUMER = {
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "allow_auto_create_topics": False,
+    "fetch_max_wait_ms": 100,
+    "heartbeat_interval_ms": 1000,
     "metadata_max_age_ms": round(METADATA_SECONDS * 1000),
     # The broker has checked what it took; without native code the sums would cost more than everything else.
     "check_crcs": False,
@@ -84,6 +92,9 @@ class PurePythonReader:
     def __init__(self, config: dict[str, Any], topic: str, starts: Mapping[int, int]) -> None:
         self._topic = topic
         self._next: dict[int, int] = {}
+        self._waiting: dict[int, list[Any]] = {}
+        """what is fetched and not handed out"""
+        self._paused: set[int] = set()
         self._closed = False
         try:
             self._consumer = KafkaConsumer(**(config | _CONSUMER))
@@ -101,40 +112,50 @@ class PurePythonReader:
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
         if self._closed:
             raise StreamError(f"the reader of {self._topic} is closed")
-        chunks: dict[int, Chunk] = {}
+        if not self._has_waiting():
+            self._fetch(timeout)
+        chunks: list[Chunk] = []
         room = max_records
-        wait = timeout
-        while room > 0:
-            found = self._fetched(room, wait)
-            if not found:
+        for number in list(self._waiting):
+            if room == 0:
                 break
-            for partition, records in found.items():
-                room -= len(records)
-                self._append(partition.partition, records, chunks)
-            wait = 0.0
-        return list(chunks.values())
+            if number in self._paused:
+                continue
+            records = self._waiting.pop(number)
+            if len(records) > room:
+                self._waiting[number] = records[room:]  # at the back, so that a small max_records starves none
+                records = records[:room]
+            room -= len(records)
+            chunks.append(self._chunk(number, records))
+        return chunks
 
-    def _fetched(self, room: int, wait: float) -> dict[TopicPartition, list[Any]]:
+    def _has_waiting(self) -> bool:
+        return not self._paused.issuperset(self._waiting)
+
+    def _fetch(self, wait: float) -> None:
+        """Takes over all that the client has fetched. None must stay there: the client (3.0.12) forgets a partition
+        that is paused when it holds some of its records, and never reads it again."""
         try:
-            found: dict[TopicPartition, list[Any]] = self._consumer.poll(round(wait * 1000), max_records=room)
+            found = self._consumer.poll(round(wait * 1000), max_records=ALL_RECORDS)
         except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as fault:
             raise PositionLostError(f"{self._topic} no longer has what comes next: {fault}") from fault
         except RetriableError as fault:
             log.warning("Kafka: %s", fault)
-            return {}
+            return
         except KafkaError as fault:
             raise StreamError(f"reading {self._topic} failed: {fault}") from fault
-        return found
+        for partition, records in found.items():
+            self._waiting.setdefault(partition.partition, []).extend(records)
 
-    def _append(self, number: int, records: list[Any], chunks: dict[int, Chunk]) -> None:
-        chunk = chunks.get(number)
-        if chunk is None:
-            chunk = chunks[number] = Chunk(str(number), [], [], [], [])
-        chunk.keys.extend([record.key for record in records])
-        chunk.values.extend([record.value or b"" for record in records])
-        chunk.positions.extend([record.offset for record in records])
-        chunk.broker_times.extend([record.timestamp for record in records])
-        self._next[number] = chunk.positions[-1] + 1
+    def _chunk(self, number: int, records: list[Any]) -> Chunk:
+        self._next[number] = records[-1].offset + 1
+        return Chunk(
+            str(number),
+            [record.key for record in records],
+            [record.value or b"" for record in records],
+            [record.offset for record in records],
+            [record.timestamp for record in records],
+        )
 
     def lag(self) -> dict[str, int]:
         """Records up to the end that the last fetch heard of."""
@@ -153,7 +174,8 @@ class PurePythonReader:
 
 
 class PurePythonMember(PurePythonReader):
-    """A member of a consumer group; partitions come and go one by one (cooperative rebalancing).
+    """A member of a consumer group. When the group changes, every partition is given back and dealt out anew: with
+    cooperative rebalancing this client (3.0.12) joined over and over again in some trials, and could not leave.
 
     In one thing it falls short of the port: while the group changes, ``on_revoked`` runs on the client's own thread.
     The caller's thread waits in ``poll`` meanwhile, so the two never run together; but a commit in there is only
@@ -181,7 +203,7 @@ class PurePythonMember(PurePythonReader):
         self._callback_fault: BaseException | None = None
         group_config = {
             "group_id": group,
-            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "partition_assignment_strategy": (RangePartitionAssignor,),
             "session_timeout_ms": round(SESSION_SECONDS * 1000),
         }
         super().__init__(config | group_config, topic, {})
@@ -189,17 +211,27 @@ class PurePythonMember(PurePythonReader):
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)
         self._consumer.subscribe([self._topic], listener=_Listener(self))
-
-    def _fetched(self, room: int, wait: float) -> dict[TopicPartition, list[Any]]:
+        # The member that deals out partitions does so from what it knows of the topic; before the first answer that is
+        # nothing, and it would only deal again METADATA_SECONDS later.
         try:
-            found = super()._fetched(room, wait)
-        except StreamError:
-            if self._callback_fault is not None:
-                raise self._callback_fault from None
-            raise
-        if self._new:
-            self._take_on()
-        return found
+            self._consumer.partitions_for_topic(self._topic)
+        except KafkaError as fault:
+            raise StreamError(f"Kafka does not describe topic {self._topic!r}: {fault}") from fault
+
+    def _fetch(self, wait: float) -> None:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                super()._fetch(min(wait, SLICE_SECONDS))
+            except StreamError:
+                if self._callback_fault is not None:
+                    raise self._callback_fault from None
+                raise
+            if self._new:
+                self._take_on()
+            wait = deadline - time.monotonic()
+            if wait <= 0 or self._has_waiting():
+                return
 
     # The listener's side, on the client's thread.
 
@@ -228,7 +260,12 @@ class PurePythonMember(PurePythonReader):
         finally:
             self._revoking = None
             for name in names:
-                del self._next[int(name)]
+                self._drop(int(name))
+
+    def _drop(self, number: int) -> None:
+        del self._next[number]
+        self._waiting.pop(number, None)
+        self._paused.discard(number)
 
     async def _commit_leaving(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         for _ in range(COMMIT_TRIES):
@@ -291,12 +328,16 @@ class PurePythonMember(PurePythonReader):
             raise StreamError(f"Kafka did not take the commit: {fault}") from fault
 
     def pause(self, partition: str) -> None:
-        """Stops fetching it."""
-        self._consumer.pause(self._own(partition))
+        """Stops fetching it; what is fetched already waits."""
+        there = self._own(partition)
+        self._paused.add(there.partition)
+        self._consumer.pause(there)
 
     def resume(self, partition: str) -> None:
         """Goes on where the reader was."""
-        self._consumer.resume(self._own(partition))
+        there = self._own(partition)
+        self._paused.discard(there.partition)
+        self._consumer.resume(there)
 
     def seek(self, partition: str, after: int | None) -> None:
         """Goes on after a position; asks the cluster whether it is there."""
@@ -306,6 +347,7 @@ class PurePythonMember(PurePythonReader):
         there = self._own(partition)
         ((number, offset),) = self._starts({partition: after}).items()
         self._consumer.seek(there, offset)
+        self._waiting.pop(number, None)
         self._next[number] = offset
 
     def _own(self, partition: str) -> TopicPartition:
@@ -340,11 +382,11 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cl
         await self._member.leave(lost, lost=True)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """New ones only."""
+        """All of them: those of before were given back first."""
         self._member.arrive(assigned)
 
 
-class PurePythonWriter:
+class PurePythonWriter(Closing):
     """An idempotent producer. After a refused record every call raises: open another writer to go on."""
 
     def __init__(self, config: dict[str, Any], topic: str) -> None:
@@ -435,16 +477,3 @@ class PurePythonWriter:
                 self._producer.close(timeout=1)
             except KafkaError as fault:
                 log.warning("closing the writer of %s: %s", self._topic, fault)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except StreamError as fault:
-            if error is None:
-                raise
-            log.warning("%s", fault)

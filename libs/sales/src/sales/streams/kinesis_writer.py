@@ -11,12 +11,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.streams import StreamError
+from sales.streams.closing import Closing
 from sales.streams.kinesis_faults import passing
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class _Record:
         return len(self.key.encode()) + len(self.value)
 
 
-class KinesisWriter:
+class KinesisWriter(Closing):
     """Queues for a thread that sends. After a refused record every call raises: open another writer to go on."""
 
     def __init__(self, client: Any, stream: str) -> None:
@@ -151,19 +151,6 @@ class KinesisWriter:
                 self._stopping = True
                 self._changed.notify_all()
             self._thread.join(CLOSE_SECONDS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except StreamError as fault:
-            if error is None:
-                raise
-            log.warning("%s", fault)
 
     # What follows runs in the sending thread.
 

@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams.closing import Closing
 
 POSITION_DIGITS = 20
 
@@ -171,6 +170,7 @@ class MemoryReader:
         self._stream = stream
         self._after: dict[str, int | None] = {}
         self._paused: set[str] = set()
+        self._closed = False
         for partition, position in after.items():
             self._start(partition, position)
 
@@ -188,6 +188,8 @@ class MemoryReader:
         with self._stream.changed:
             while True:
                 self._stream.check()
+                if self._closed:
+                    raise StreamError(f"the reader of {self._stream.id} is closed")
                 chunks = self._take(max_records)
                 remaining = deadline - time.monotonic()
                 if chunks or remaining <= 0:
@@ -235,6 +237,7 @@ class MemoryReader:
 
     def close(self) -> None:
         """Nothing to give back."""
+        self._closed = True
 
 
 class MemoryMember(MemoryReader):
@@ -253,6 +256,7 @@ class MemoryMember(MemoryReader):
         self._checkpoints = checkpoints
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self._arriving: dict[str, int | None] = {}
         self._members = stream.groups.setdefault(group, [])
         with stream.changed:
             self._members.append(self)
@@ -265,7 +269,7 @@ class MemoryMember(MemoryReader):
 
     def _balance(self) -> None:
         with self._stream.changed:
-            if self not in self._members:
+            if self._closed:
                 raise StreamError(f"this member of group {self._group} is closed")
             share = self._stream.partitions()[self._members.index(self) :: len(self._members)]
             leaving = [name for name in self._after if name not in share]
@@ -273,15 +277,24 @@ class MemoryMember(MemoryReader):
             self._on_revoked(leaving)
             self._drop(leaving)
         with self._stream.changed:
-            held = {name for member in self._members for name in member._after}
-            arriving = [name for name in share if name not in held]
-            for name in arriving:
-                self._after[name] = None  # held from now on, so that no other member takes it meanwhile
-        if arriving:
-            starts = {name: self._checkpoints.load(self._group, self._stream.id, name) for name in arriving}
-            for name, after in starts.items():
+            held = {name for member in self._members for name in member.holding()}
+            self._arriving = dict.fromkeys(name for name in share if name not in held)
+        if self._arriving:
+            self._take_on()
+
+    def holding(self) -> set[str]:
+        """Partitions that no other member may take."""
+        return {*self._after, *self._arriving}
+
+    def _take_on(self) -> None:
+        for name in self._arriving:
+            self._arriving[name] = self._checkpoints.load(self._group, self._stream.id, name)
+        try:
+            self._on_assigned(dict(self._arriving))
+            for name, after in self._arriving.items():
                 self._start(name, after)
-            self._on_assigned(starts)
+        finally:
+            self._arriving = {}
 
     def _drop(self, partitions: list[str]) -> None:
         with self._stream.changed:
@@ -309,6 +322,9 @@ class MemoryMember(MemoryReader):
 
     def seek(self, partition: str, after: int | None) -> None:
         """Goes on after a position."""
+        if partition in self._arriving:
+            self._arriving[partition] = after
+            return
         self._own(partition)
         self._start(partition, after)
 
@@ -318,31 +334,34 @@ class MemoryMember(MemoryReader):
 
     def close(self) -> None:
         """Leaves the group."""
-        if self not in self._members:
+        if self._closed:
             return
         held = list(self._after)
-        if held:
-            self._on_revoked(held)
-        with self._stream.changed:
-            self._members.remove(self)
-        self._drop(held)
+        try:
+            if held:
+                self._on_revoked(held)
+        finally:
+            self._closed = True
+            with self._stream.changed:
+                self._members.remove(self)
+            self._drop(held)
 
 
-class MemoryWriter:
+class MemoryWriter(Closing):
     """Appends at once."""
 
     def __init__(self, stream: MemoryStream) -> None:
         self._stream = stream
         self._failure: StreamError | None = None
+        self._closed = False
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Appends; StreamError for a record that is too large, and from then on."""
         self.flush(0)
         for key, value in zip(keys, values, strict=True):
-            if len(key) + len(value) > LARGEST_RECORD_BYTES:
-                self._failure = StreamError(
-                    f"a record of {len(key) + len(value)} bytes is more than {self._stream.id} takes"
-                )
+            size = len(key) + len(value)
+            if size > LARGEST_RECORD_BYTES:
+                self._failure = StreamError(f"a record of {size} bytes is more than {self._stream.id} takes")
                 raise self._failure
             self._stream.append(key, value)
 
@@ -352,15 +371,10 @@ class MemoryWriter:
             raise self._failure
 
     def close(self) -> None:
-        """Nothing to give back."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """StreamError if something was refused."""
+        if not self._closed:
+            self._closed = True
+            self.flush(0)
 
 
 class MemoryCheckpoints:
