@@ -30,10 +30,9 @@ EXIT_FAILED = 1
 EXIT_AWAY = 3
 """A far side did not come up within CONNECT_SECONDS."""
 
-INDEX_LIMITS = Limits(
-    rotate_bytes=8_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=32_000_000, workers=2
-)
-"""Items are written as they come; a batch is small, so that a slow table is waited for in small steps."""
+INDEX_LIMITS = Limits(rotate_bytes=1_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=8_000_000)
+"""Items are written as they come; a batch is small, because items take many times their messages' memory, and so that
+a slow table is waited for in small steps."""
 
 
 def main() -> None:

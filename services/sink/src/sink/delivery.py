@@ -24,7 +24,12 @@ from sink.aws import AwayError
 log = logging.getLogger(__name__)
 
 POLL_RECORDS = 10_000
-"""Columns this long are decoded as fast as longer ones, and their objects take a few MB for a moment."""
+POLL_BYTES = 4_000_000
+"""What one poll should bring: columns of 2,000 to 10,000 records are decoded fastest, and while they are, each byte of
+theirs takes about ten as Python objects."""
+
+FIRST_POLL_RECORDS = 500
+"""Until it is known how large the records are."""
 
 POLL_SECONDS = 0.1
 """How late a finished job or a stop is noticed when nothing arrives."""
@@ -227,6 +232,7 @@ class Delivery(Generic[T]):
         self._partitions: dict[str, _Partition[T]] = {}
         self._uncommitted: dict[str, int] = {}
         self._commit_at = 0.0
+        self._poll_records = FIRST_POLL_RECORDS
         self._fault: Exception | None = None
         self._report_at = clock() + REPORT_SECONDS
         self._reported = Counts()
@@ -254,8 +260,7 @@ class Delivery(Generic[T]):
         self._report()
 
     def _step(self) -> None:
-        for chunk in self._member.poll(POLL_RECORDS, POLL_SECONDS):
-            self._take(chunk)
+        self._read()
         self._raise_fault()
         for partition in self._partitions.values():
             self._collect(partition)
@@ -337,6 +342,15 @@ class Delivery(Generic[T]):
 
     # Reading.
 
+    def _read(self) -> None:
+        chunks = self._member.poll(self._poll_records, POLL_SECONDS)
+        for chunk in chunks:
+            self._take(chunk)
+        records = sum(map(len, chunks))
+        if records:
+            mean = sum(_size(chunk) for chunk in chunks) / records
+            self._poll_records = max(1, min(POLL_RECORDS, int(POLL_BYTES / max(mean, 1))))
+
     def _take(self, chunk: Chunk) -> None:
         """Adds a chunk to its partition's open extent; a pinned extent ends inside it where it must."""
         partition = self._partitions.get(chunk.partition)
@@ -358,7 +372,7 @@ class Delivery(Generic[T]):
         extent.pieces.append(prepared.content)
         extent.read += len(chunk)
         extent.rejected += prepared.rejected
-        extent.bytes += sum(map(len, chunk.values))
+        extent.bytes += _size(chunk)
         extent.end = chunk.positions[-1]
 
     # Rotation.
@@ -511,6 +525,10 @@ class Delivery(Generic[T]):
             now.retries,
             now.repeated,
         )
+
+
+def _size(chunk: Chunk) -> int:
+    return sum(map(len, chunk.values))
 
 
 def _split(chunk: Chunk, end: int) -> tuple[Chunk, Chunk]:
