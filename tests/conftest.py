@@ -73,10 +73,9 @@ def redis_url(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[str]
 def aws_endpoint(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[str]:
     """Kinesis, S3 and DynamoDB; sets credentials that such a server takes, unless there are some."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in local_aws.CREDENTIALS.items():
-            if name not in os.environ:
+        for name, value in local_aws.environment().items():
+            if name not in local_aws.CREDENTIALS or name not in os.environ:
                 patch.setenv(name, value)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with _server(
             request,
             "aws",

@@ -21,7 +21,7 @@ from tillstream.local import aws as local_aws
 from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import LOOPBACK, Server, ServerError
+from tillstream.local.server import Server, ServerError
 from tillstream.setup import SetupSettings, create_all
 from tillstream.supervisor import Supervisor
 
@@ -189,11 +189,9 @@ def _set_environment(
 ) -> dict[str, str]:
     """Returns what another terminal needs to talk to this chain, beside the places."""
     chosen = {
-        **local_aws.CREDENTIALS,
-        "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to look for credentials on the network
+        **local_aws.environment(),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), LOOPBACK))),
         "STREAM": wire,
     }
     defaults = {"S3_BUCKET": "tillstream"}

@@ -5,6 +5,7 @@ put and read by threads at once without a lock, and each put and each read walks
 """
 
 import logging
+import os
 import sys
 import threading
 import urllib.error
@@ -20,6 +21,13 @@ START_SECONDS = 60.0
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 """moto accepts any; boto3 insists on some."""
+
+
+def environment() -> dict[str, str]:
+    """What clients of the server need, beside its address: any credentials, and nobody asking the network for others or
+    sending loopback requests to a proxy."""
+    past_proxies = {name: ",".join(filter(None, (os.environ.get(name), LOOPBACK))) for name in ("NO_PROXY", "no_proxy")}
+    return {**CREDENTIALS, **past_proxies, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def start(nursery: Nursery) -> Server:
@@ -44,8 +52,9 @@ def start(nursery: Nursery) -> Server:
 
 
 def _answers(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
     try:
-        with urllib.request.urlopen(f"{url}/moto-api/", timeout=2) as answer:  # noqa: S310 (our own loopback address)
+        with direct.open(f"{url}/moto-api/", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
