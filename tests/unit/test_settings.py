@@ -1,0 +1,55 @@
+"""Settings: a wrong one is a line that says which, what is wrong and what is allowed; every one is documented."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from generator.settings import SourceSettings
+from processor.settings import ProcessorSettings
+from sales.settings import BoardSettings, Settings, StreamSettings, load
+from sink.settings import SinkSettings
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (SourceSettings, ProcessorSettings, SinkSettings):
+        for name in kind.model_fields:
+            monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_every_setting_is_documented_and_nothing_else_is() -> None:
+    documented = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
+    kinds: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings]
+    assert documented == {name.upper() for kind in kinds for name in kind.model_fields}
+
+
+def test_each_wrong_setting_is_a_line_with_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAM", "rabbit")
+    monkeypatch.setenv("WINDOWS", "1m 7w")
+    monkeypatch.setenv("TOP_K", "many")
+    with pytest.raises(SystemExit) as exit_:
+        load(ProcessorSettings)
+    assert exit_.value.code == 2
+    lines = {line.partition(":")[0]: line for line in capsys.readouterr().err.splitlines()}
+    assert set(lines) == {"STREAM", "WINDOWS", "TOP_K", "RECOVERY_DIR"}
+    assert "allowed: kafka, kinesis" in lines["STREAM"]
+    assert "a whole number and s, m, h or d" in lines["WINDOWS"]
+    assert "is not set" in lines["RECOVERY_DIR"]
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDOWS", "")
+    (settings,) = load(BoardSettings)
+    assert [window.name for window in settings.windows] == ["1m", "5m", "15m", "1h", "24h"]
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:hush@example.com/0")
+    monkeypatch.setenv("STREAM", "kafka")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
+    assert "hush" not in repr(load(StreamSettings, BoardSettings))
