@@ -1,0 +1,225 @@
+"""kill -9, again and again, of each service, under load and with everything that can go wrong in the orders.
+
+A killed service is started again at once, as an orchestrator would, and is killed again some time after it has shown
+that it works. In the end the stream itself is read, and what is in it must be in S3, in DynamoDB, among the dead
+letters and on the board: all of it, once.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pytest
+
+from sales import dead_letters
+from sales.orders import decode
+from sales.streams import format_position
+from sales.times import format_time
+from support.services import START_SECONDS, OpenPipeline, Pipeline
+from tillstream.stored import Store
+
+WIRES = [pytest.param("kafka", marks=pytest.mark.kafka), "kinesis"]
+
+SERVICES = ("generator", "processor", "sink")
+KILLS = 5
+"""of each"""
+
+LONGEST_PAUSE = 1.5
+"""Seconds that a service may work between two kills: several snapshots, ticks, extents."""
+
+SETTLE_SECONDS = 120.0
+STORED_SECONDS = 240.0
+
+LOAD = {
+    "RATE": "150/s",
+    "LATE": "0.02",
+    "OUT_OF_ORDER": "0.1",
+    "DUPLICATES": "0.05",
+    "CONFLICTS": "0.02",
+    "MALFORMED": "0.03",
+    "FUTURE": "0.01",
+    "UNKNOWN_CURRENCY": "0.01",
+}
+
+Place = tuple[str, str]
+"""partition, position as text"""
+
+
+@dataclass
+class Sent:
+    """What is in the orders stream."""
+
+    orders: dict[Place, tuple[str, str, int, int]] = field(default_factory=dict)
+    """well-formed events: order id, event time, lines, net (negative for returns)"""
+    refused: dict[Place, str] = field(default_factory=dict)
+    """reason"""
+
+    def standing(self) -> dict[tuple[str, str], Place]:
+        """Identity to the lowest position that carries it."""
+        standing: dict[tuple[str, str], Place] = {}
+        for place, (order_id, event_time, *_) in self.orders.items():
+            standing[order_id, event_time] = min(place, standing.get((order_id, event_time), place))
+        return standing
+
+    def first_of_each_id(self) -> dict[str, Place]:
+        """Order id to the lowest position that carries it."""
+        first: dict[str, Place] = {}
+        for place, (order_id, *_) in self.orders.items():
+            first[order_id] = min(place, first.get(order_id, place))
+        return first
+
+
+@pytest.fixture(scope="module")
+def crashed(open_pipeline: OpenPipeline) -> Callable[[str], tuple[Pipeline, Sent]]:
+    """A pipeline that went through all crashes, with everything applied; and what its stream holds."""
+    done: dict[str, tuple[Pipeline, Sent]] = {}
+
+    def crashed_(wire: str) -> tuple[Pipeline, Sent]:
+        if wire not in done:
+            pipeline = open_pipeline(wire, ROTATE_SECONDS="2", SNAPSHOT_MS="300", **LOAD)
+            _crash(pipeline, random.Random(wire))  # noqa: S311 - a seed makes a failure come again
+            done[wire] = pipeline, _sent(pipeline)
+        return done[wire]
+
+    return crashed_
+
+
+def _crash(pipeline: Pipeline, dice: random.Random) -> None:
+    for name in SERVICES:
+        pipeline.start(name)
+    _await_work(pipeline)
+    victims = list(SERVICES) * KILLS
+    dice.shuffle(victims)
+    for number, name in enumerate(victims):
+        time.sleep(dice.uniform(0, LONGEST_PAUSE))  # the random moment; nothing is waited for
+        pipeline.kill(name)
+        pipeline.start(name, **({"SEED": str(number + 2)} if name == "generator" else {}))
+        _await_work(pipeline)
+    pipeline.stop("generator")
+    pipeline.settle(SETTLE_SECONDS)
+
+
+def _await_work(pipeline: Pipeline) -> None:
+    """Blocks until each service has shown that it works: orders arrive, the board speaks of them, an extent is done."""
+    accepted = _accepted(pipeline)
+    extents = _extents(pipeline)
+    pipeline.until(lambda: _accepted(pipeline) > accepted + 50, START_SECONDS, "more orders accepted")
+    pipeline.until(lambda: _extents(pipeline) > extents, START_SECONDS, "another extent done")
+
+
+def _accepted(pipeline: Pipeline) -> int:
+    return int(pipeline.live().status.get("accepted", "0"))
+
+
+def _extents(pipeline: Pipeline) -> int:
+    folder = f"_extents/{pipeline.orders.id}/"
+    return sum(1 for key, _ in Store.open(pipeline.settings).listing(folder) if key.endswith(".done"))
+
+
+def _sent(pipeline: Pipeline) -> Sent:
+    sent = Sent()
+    rules, digits = pipeline.settings.rules(), pipeline.orders.position_digits
+    for chunk in pipeline.sent():
+        decoded = decode(rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
+        batch = decoded.accepted
+        lines = Counter(batch.line_order.tolist())
+        net = Counter[int]()
+        for row, amount in zip(batch.line_order.tolist(), batch.net().tolist(), strict=True):
+            net[row] += -amount if batch.is_return[row] else amount
+        for row, position in enumerate(batch.positions):
+            event_time = format_time(int(batch.event_times[row]))
+            place = (chunk.partition, format_position(position, digits))
+            sent.orders[place] = (batch.order_ids[row], event_time, lines[row], net[row])
+        for rejection in decoded.rejected:
+            sent.refused[chunk.partition, format_position(rejection.position, digits)] = rejection.reason
+    return sent
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_number_is_equal(crashed: Callable[[str], tuple[Pipeline, Sent]], wire: str) -> None:
+    pipeline, sent = crashed(wire)
+    assert len(sent.orders) > 1000
+    report = pipeline.verify(STORED_SECONDS)
+    assert [difference for check in report.checks for difference in check.differences] == []
+    status = pipeline.live().status
+    assert int(status["accepted"]) == len(sent.standing())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_s3_holds_every_event_once(crashed: Callable[[str], tuple[Pipeline, Sent]], wire: str) -> None:
+    pipeline, sent = crashed(wire)
+    pipeline.await_stored(pipeline.orders, STORED_SECONDS)
+    with duckdb.connect() as database:
+        rows = database.execute(
+            """
+            SELECT partition, position, order_id, epoch_ms(event_time), count(*), sum(net_amount)::BIGINT
+            FROM read_parquet($files, hive_partitioning = false)
+            GROUP BY ALL
+            """,
+            {"files": pipeline.download("orders/")},
+        ).fetchall()
+    stored = {
+        (partition, position): (order_id, format_time(event_ms), lines, net)
+        for partition, position, order_id, event_ms, lines, net in rows
+    }
+    assert stored == sent.orders
+    assert len(rows) == len(stored)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_dynamodb_holds_what_s3_holds(crashed: Callable[[str], tuple[Pipeline, Sent]], wire: str) -> None:
+    pipeline, sent = crashed(wire)
+    expected = {
+        order_id: (place, sent.orders[place][1], sent.orders[place][3])
+        for order_id, place in sent.first_of_each_id().items()
+    }
+
+    def found() -> dict[str, Any]:
+        items = pipeline.items(["order_id", "partition", "position", "event_time", "net"])
+        return {
+            item["order_id"]: (
+                (item["partition"], item["position"]),
+                item["event_time"],
+                round(float(item["net"]) * 100),
+            )
+            for item in items
+        }
+
+    pipeline.until(lambda: pipeline.count_items() >= len(expected), STORED_SECONDS, "all items in DynamoDB")
+    pipeline.until(lambda: found() == expected, STORED_SECONDS, "the items those of S3")
+    assert pipeline.count_items() == len(expected)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_refused_message_is_a_dead_letter_once(
+    crashed: Callable[[str], tuple[Pipeline, Sent]], wire: str
+) -> None:
+    pipeline, sent = crashed(wire)
+    letters: dict[Place, str] = {}
+    stream = pipeline.wire.open(pipeline.settings.dead_letters_stream)
+    for chunk in pipeline.read(stream):
+        for value in chunk.values:
+            letter = dead_letters.decode(value)
+            assert letters.setdefault((letter.partition, letter.position), letter.reason) == letter.reason
+            assert letter.stream == pipeline.orders.id
+    standing = set(sent.standing().values())
+    conflicts = {place for place, reason in letters.items() if reason == "conflict"}
+    assert {place: reason for place, reason in letters.items() if place not in conflicts} == sent.refused
+    assert conflicts
+    assert conflicts <= sent.orders.keys() - standing
+    status = pipeline.live().status
+    assert int(status["dead_letters"]) == len(letters)
+    assert int(status["duplicates"]) == len(sent.orders) - len(standing) - len(conflicts)
+    counted = Counter(letters.values())
+    assert {reason: int(status[f"dead_letters:{reason}"]) for reason in counted} == counted
+    pipeline.await_stored(stream, STORED_SECONDS)
+    with duckdb.connect() as database:
+        rows = database.execute(
+            "SELECT DISTINCT partition, position, reason FROM read_parquet($files, hive_partitioning = false)",
+            {"files": pipeline.download("dead-letters/")},
+        ).fetchall()
+    assert {(partition, position): reason for partition, position, reason in rows} == letters
