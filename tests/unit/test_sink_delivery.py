@@ -270,8 +270,7 @@ def test_a_start_is_tried_again_until_the_store_answers(stream: MemoryStream, ru
     lane.away = True
     write(stream, b"0")
     sink = run(lane, AT_ONCE)
-    eventually(lambda: lane.calls == 1)
-    sink.eventually(lambda: sink.delivery.counts.retries == 2)
+    sink.eventually(lambda: sink.delivery.counts.retries >= 2)
     lane.away = False
     sink.eventually(lambda: lane.values() == [b"0"])
 

@@ -40,6 +40,7 @@ def main() -> None:
     a far side did not come up."""
     [settings] = load(SinkSettings)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     stop = threading.Event()
     # Before the lanes run there is nothing to finish.
     _on_signals(lambda: sys.exit(0))

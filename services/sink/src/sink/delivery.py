@@ -108,7 +108,7 @@ class Lane(Protocol[T]):
         ...
 
     def start(self, partition: str, committed: int | None) -> Start:
-        """Where a partition that was just assigned is read on; on a worker thread, may block for a bounded time.
+        """Where a partition that was just assigned is read on; on any thread, may block for a bounded time.
 
         Args:
             partition: its name.
@@ -275,9 +275,16 @@ class Delivery(Generic[T]):
     # Assignment: inside poll and close, on the reading thread.
 
     def _on_assigned(self, committed: dict[str, int | None]) -> None:
-        for name, position in committed.items():
-            self._abandon([name])
-            self._partitions[name] = _Partition(name, position)
+        self._abandon(committed)
+        self._partitions |= {name: _Partition(name, position) for name, position in committed.items()}
+        # Found out here, nothing is fetched that would be dropped; if the store is away, the partitions wait for it as
+        # for any other job.
+        try:
+            for name, position in committed.items():
+                start = self._lane.start(name, position)
+                self._restart(self._partitions[name], start.after, start.end)
+        except AwayError as error:
+            log.warning("%s: %s; new partitions wait for it", self._lane.name, error)
 
     def _on_revoked(self, names: list[str]) -> None:
         self._finish(names)
