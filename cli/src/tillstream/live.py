@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 
 from sales.board import BoardReader, Keys
-from sales.settings import EXIT_SETTINGS, BoardSettings, load
+from sales.service import EXIT_SETTINGS
+from sales.settings import BoardSettings, load
 from tillstream.interrupts import Interrupted, raised
 from tillstream.keyboard import keys
 from tillstream.view import Frame, Rate, line, nothing_yet, render

@@ -18,11 +18,9 @@ from generator.delivery import AwayError, send
 from generator.manifest import Tally
 from generator.settings import GeneratorSettings, SourceSettings
 from sales.money import to_decimal
-from sales.settings import EXIT_SETTINGS, describe
+from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS
+from sales.settings import describe
 from sales.streams import StreamError
-
-EXIT_FAILED = 1
-EXIT_AWAY = 3
 
 
 def replay(

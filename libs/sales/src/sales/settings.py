@@ -13,10 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sales.countries import region_table
 from sales.rules import Rules
+from sales.service import EXIT_SETTINGS
 from sales.windows import Window, parse_windows
-
-EXIT_SETTINGS = 2
-"""Exit code for a missing or wrong setting (sysexits has none as common; argparse and click use 2 as well)."""
 
 
 class Settings(BaseSettings):

@@ -1,7 +1,6 @@
 """``python -m generator``: sends orders until it is told to stop, or has sent them all."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ from generator.delivery import AwayError, send
 from generator.manifest import Parcel
 from generator.settings import GeneratorSettings
 from generator.synthetic import SyntheticShop
-from sales.settings import EXIT_SETTINGS, describe
+from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, start_logging
+from sales.settings import describe
 from sales.streams import StreamError
 from sales.times import format_time
-
-EXIT_FAILED = 1
-EXIT_AWAY = 3
 
 log = logging.getLogger("generator")
 
@@ -111,11 +108,7 @@ def main(
     - `STREAM=kafka CURRENCY=GBP python -m generator --source replay --replay-file orders.csv.gz --speed 3600x`
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for own in ("generator", "sales"):  # the libraries' own news is of every connection
-        logging.getLogger(own).setLevel(logging.INFO)
+    start_logging("generator")
     try:
         _run(GeneratorSettings(**given))
     except ValidationError as error:

@@ -24,6 +24,7 @@ from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from sales.board import BoardReader, BoardWriter, FencedError, Keys
 from sales.countries import region_table
+from sales.service import EXIT_AWAY, EXIT_FAILED, start_logging
 from sales.settings import load
 from sales.streams import Stream, StreamError, Wire
 from sales.streams.connect import connect
@@ -31,10 +32,6 @@ from sales.times import parse_time
 from sales.windows import MINUTE_MS
 
 log = logging.getLogger("processor")
-
-EXIT_FAILED = 1
-EXIT_AWAY = 3
-"""Something needed at the start could not be reached."""
 
 REDIS_TIMEOUT_SECONDS = 5.0
 
@@ -57,7 +54,7 @@ EXPECTED = (
 
 def main() -> int:
     """Runs the processor; the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging("processor")
     # Set to anything, even to "false", this makes the engine open a web server.
     os.environ.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)
     (settings,) = load(ProcessorSettings)
