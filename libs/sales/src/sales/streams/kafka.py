@@ -17,6 +17,7 @@ from kafka.errors import (
     AuthorizationError,
     KafkaConfigurationError,
     KafkaError,
+    RetriableError,
     SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -48,7 +49,12 @@ BOOTSTRAP_SECONDS = 5.0
 """One try to reach a broker; tries are repeated."""
 
 REQUEST_SECONDS = 15.0
-"""How long a broker may take for one administrative answer."""
+"""How long a broker may take for one administrative answer, and how long a question is repeated."""
+
+ASK_AGAIN_SECONDS = 0.2
+
+WATCH_SECONDS = 10.0
+"""How soon a reader hears that its topic was deleted."""
 
 SETTLE_SECONDS = 30.0
 """How long a cluster may take to spread the news of a new or a deleted topic."""
@@ -74,6 +80,9 @@ class KafkaWire:
         self._admin = admin
         # One question at a time: the client's retries keep state that it does not guard.
         self._lock = threading.Lock()
+        self._gone: dict[tuple[str, str], PositionLostError | None] = {}
+        self._closing = threading.Event()
+        self._watch: threading.Thread | None = None
 
     @classmethod
     def connect(cls, settings: StreamSettings) -> "KafkaWire":
@@ -83,6 +92,10 @@ class KafkaWire:
             StreamError: none answered, or it refused the credentials.
         """
         where = settings.kafka_bootstrap_servers
+        clients_log = logging.getLogger("kafka")
+        if clients_log.level == logging.NOTSET:
+            # It tells of every try to reach a broker, several a second; what is away is said here and by the calls.
+            clients_log.setLevel(logging.ERROR)
 
         def attempt() -> KafkaAdminClient:
             try:
@@ -164,7 +177,49 @@ class KafkaWire:
 
     def close(self) -> None:
         """Closes the connection for questions; readers and writers have their own."""
+        self._closing.set()
+        if self._watch is not None:
+            self._watch.join(REQUEST_SECONDS)
         self._admin.close()
+
+    def watch(self, name: str, topic_id: str) -> Callable[[], None]:
+        """A check, without waiting, that raises when this incarnation of the topic is known to be gone.
+
+        The clients don't tell: of a deleted topic one hears nothing, and from one that was deleted and made again they
+        read on at the old offset. So a thread asks the cluster every ``WATCH_SECONDS``.
+        """
+        self._gone.setdefault((name, topic_id), None)
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._ask_for_topics, name="kafka-watch", daemon=True)
+            self._watch.start()
+
+        def check() -> None:
+            fault = self._gone[name, topic_id]
+            if fault is not None:
+                raise fault
+
+        return check
+
+    def _ask_for_topics(self) -> None:
+        while not self._closing.wait(WATCH_SECONDS):
+            for name, topic_id in list(self._gone):
+                try:
+                    self.incarnation(name, topic_id)
+                except PositionLostError as fault:
+                    self._gone[name, topic_id] = fault
+                except StreamError as fault:
+                    log.debug("not heard of topic %r: %s", name, fault)
+
+    def incarnation(self, name: str, topic_id: str) -> dict[str, Any]:
+        """What the cluster says of a topic.
+
+        Raises:
+            PositionLostError: it was deleted, or deleted and made again.
+        """
+        topic = self.describe(name)
+        if topic is None or topic["topic_id"] != topic_id:
+            raise PositionLostError(f"topic {name!r} with id {topic_id} is no more: it was deleted")
+        return topic
 
     def describe(self, name: str) -> dict[str, Any] | None:
         """What the cluster says of a topic; None: not there."""
@@ -177,12 +232,21 @@ class KafkaWire:
         return topic
 
     def ask(self, what: str, question: Callable[[KafkaAdminClient], T]) -> T:
-        """The answer to one administrative question; StreamError with what was asked when there is none."""
-        try:
-            with self._lock:
-                return question(self._admin)
-        except KafkaError as fault:
-            raise StreamError(f"Kafka at {self._settings.kafka_bootstrap_servers} does not {what}: {fault}") from fault
+        """The answer to one administrative question; asked again for a while when the cluster is changing.
+
+        Raises:
+            StreamError: refused, or not answered in that time; says what was asked.
+        """
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while True:
+            try:
+                with self._lock:
+                    return question(self._admin)
+            except KafkaError as fault:
+                if not isinstance(fault, RetriableError) or time.monotonic() > deadline:
+                    where = self._settings.kafka_bootstrap_servers
+                    raise StreamError(f"Kafka at {where} does not {what}: {fault}") from fault
+            time.sleep(ASK_AGAIN_SECONDS)
 
 
 class KafkaStream:
@@ -211,9 +275,7 @@ class KafkaStream:
         Raises:
             PositionLostError: the topic was deleted, or deleted and made again.
         """
-        topic = self._wire.describe(self._topic)
-        if topic is None or topic["topic_id"] != self._topic_id:
-            raise PositionLostError(f"stream {self.id} is no more: topic {self._topic!r} was deleted")
+        topic = self._wire.incarnation(self._topic, self._topic_id)
         return [str(number) for number in sorted(partition["partition_index"] for partition in topic["partitions"])]
 
     def ends(self) -> dict[str, int | None]:
@@ -239,8 +301,8 @@ class KafkaStream:
         """
         starts = self.starts(after)
         if self._pure_python:
-            return PurePythonReader(kafka_python_settings(self._settings), self._topic, starts)
-        return ConfluentReader(librdkafka_settings(self._settings), self._topic, starts)
+            return PurePythonReader(kafka_python_settings(self._settings), self._topic, starts, self._check())
+        return ConfluentReader(librdkafka_settings(self._settings), self._topic, starts, self._check())
 
     def member(
         self,
@@ -255,6 +317,7 @@ class KafkaStream:
                 kafka_python_settings(self._settings),
                 self._topic,
                 group,
+                check=self._check(),
                 starts=self.starts,
                 on_assigned=on_assigned,
                 on_revoked=on_revoked,
@@ -263,6 +326,7 @@ class KafkaStream:
             librdkafka_settings(self._settings),
             self._topic,
             group,
+            check=self._check(),
             starts=self.starts,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
@@ -273,6 +337,9 @@ class KafkaStream:
         if self._pure_python:
             return PurePythonWriter(kafka_python_settings(self._settings), self._topic)
         return ConfluentWriter(librdkafka_settings(self._settings), self._topic)
+
+    def _check(self) -> Callable[[], None]:
+        return self._wire.watch(self._topic, self._topic_id)
 
     def starts(self, after: Mapping[str, int | None]) -> dict[int, int]:
         """The offset to begin with, for each partition and position to begin after. Asks the cluster, so that no

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
+from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def librdkafka_settings(settings: StreamSettings) -> dict[str, Any]:
         "client.id": "tillstream",
         "security.protocol": settings.kafka_security_protocol,
         "error_cb": _note,
-        "logger": log,
+        "logger": _librdkafka,
     }
     if settings.kafka_security_protocol.startswith("SASL"):
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism
@@ -60,9 +61,25 @@ def librdkafka_settings(settings: StreamSettings) -> dict[str, Any]:
     return config
 
 
+_seldom = Seldom()
+
+
 def _note(fault: KafkaError) -> None:
-    """Connections that come and go; librdkafka mends them. Fatal ones come back as results of the calls."""
-    log.warning("Kafka: %s", fault.str())
+    """Connections that come and go; librdkafka mends them. Fatal faults come back as results of the calls."""
+    if _seldom.due(fault.name()):
+        log.warning("Kafka: %s", fault.str())
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """The client says ``FACILITY [client] [thread]: ...``; ``_note`` tells of faults of connections already."""
+    facility = record.getMessage().partition(" ")[0]
+    return facility not in _CONNECTION_FACILITIES and _seldom.due(facility)
+
+
+_CONNECTION_FACILITIES = {"FAIL", "ERROR"}
+
+_librdkafka = logging.getLogger(f"{__name__}.librdkafka")
+_librdkafka.addFilter(_worth_a_line)
 
 
 _CONSUMER = {
@@ -142,10 +159,13 @@ def _consumer(config: dict[str, Any]) -> Consumer:
 
 
 class ConfluentReader:
-    """Reads partitions that the caller names, from the offsets it names."""
+    """Reads partitions that the caller names, from the offsets it names; ``check`` raises when the topic is gone."""
 
-    def __init__(self, config: dict[str, Any], topic: str, starts: Mapping[int, int]) -> None:
+    def __init__(
+        self, config: dict[str, Any], topic: str, starts: Mapping[int, int], check: Callable[[], None]
+    ) -> None:
         self._topic = topic
+        self._check_topic = check
         self._next: dict[int, int] = {}
         self._failure: StreamError | None = None
         self._closed = False
@@ -159,6 +179,7 @@ class ConfluentReader:
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
+        self._check_topic()
         self._check()
         columns: dict[int, Chunk] = {}
         room = max_records
@@ -248,6 +269,7 @@ class ConfluentMember(ConfluentReader):
         topic: str,
         group: str,
         *,
+        check: Callable[[], None],
         starts: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
@@ -256,7 +278,9 @@ class ConfluentMember(ConfluentReader):
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] | None = None
-        super().__init__(config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {})
+        super().__init__(
+            config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {}, check
+        )
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)

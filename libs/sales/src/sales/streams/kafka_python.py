@@ -87,10 +87,13 @@ _CONSUMER = {
 
 
 class PurePythonReader:
-    """Reads partitions that the caller names, from the offsets it names."""
+    """Reads partitions that the caller names, from the offsets it names; ``check`` raises when the topic is gone."""
 
-    def __init__(self, config: dict[str, Any], topic: str, starts: Mapping[int, int]) -> None:
+    def __init__(
+        self, config: dict[str, Any], topic: str, starts: Mapping[int, int], check: Callable[[], None]
+    ) -> None:
         self._topic = topic
+        self._check_topic = check
         self._next: dict[int, int] = {}
         self._waiting: dict[int, list[Any]] = {}
         """what is fetched and not handed out"""
@@ -112,6 +115,7 @@ class PurePythonReader:
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
         if self._closed:
             raise StreamError(f"the reader of {self._topic} is closed")
+        self._check_topic()
         if not self._has_waiting():
             self._fetch(timeout)
         chunks: list[Chunk] = []
@@ -188,6 +192,7 @@ class PurePythonMember(PurePythonReader):
         topic: str,
         group: str,
         *,
+        check: Callable[[], None],
         starts: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
@@ -206,7 +211,7 @@ class PurePythonMember(PurePythonReader):
             "partition_assignment_strategy": (RangePartitionAssignor,),
             "session_timeout_ms": round(SESSION_SECONDS * 1000),
         }
-        super().__init__(config | group_config, topic, {})
+        super().__init__(config | group_config, topic, {}, check)
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)

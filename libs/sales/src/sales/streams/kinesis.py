@@ -28,6 +28,13 @@ SETTLE_SECONDS = 300.0
 
 DEFAULT_RETENTION_HOURS = 24
 
+AWS_READ_SECONDS = 0.6
+"""Pause between two reads of a shard. AWS allows five reads a second and shard, all readers together: three of them
+(the processor and the sink's two lanes) stay just within."""
+
+LOCAL_READ_SECONDS = 0.25
+"""The same for a server of one's own, which has no such limit: how fresh things are."""
+
 CONNECTIONS = 16
 
 T = TypeVar("T")
@@ -36,9 +43,10 @@ T = TypeVar("T")
 class KinesisWire:
     """The streams of one account and region; several threads may use it."""
 
-    def __init__(self, client: Any, where: str) -> None:
+    def __init__(self, client: Any, where: str, read_seconds: float) -> None:
         self._client = client
         self._where = where
+        self._read_seconds = read_seconds
 
     @classmethod
     def connect(cls, settings: StreamSettings, aws: AwsSettings) -> "KinesisWire":
@@ -72,7 +80,7 @@ class KinesisWire:
                 raise
 
         reach("Kinesis", where, settings.connect_seconds, (BotoCoreError, ClientError), attempt)
-        return cls(client, where)
+        return cls(client, where, AWS_READ_SECONDS if aws.aws_endpoint_url is None else LOCAL_READ_SECONDS)
 
     def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
         """Creates the stream if it is not there and waits until it is active.
@@ -125,7 +133,7 @@ class KinesisWire:
         summary = self.describe(name)
         if summary is None:
             raise StreamError(f"Kinesis at {self._where} has no stream {name!r}; `tillstream setup` creates it")
-        return KinesisStream(self, self._client, name, _id(name, summary))
+        return KinesisStream(self, self._client, name, _id(name, summary), self._read_seconds)
 
     def delete(self, name: str) -> None:
         """Deletes the stream and waits until it is gone; no stream of that name is no error."""
@@ -197,7 +205,8 @@ class KinesisWire:
 class KinesisStream:
     """One incarnation of one stream."""
 
-    def __init__(self, wire: KinesisWire, client: Any, name: str, stream_id: str) -> None:
+    def __init__(self, wire: KinesisWire, client: Any, name: str, stream_id: str, read_seconds: float) -> None:
+        self._read_seconds = read_seconds
         self._wire = wire
         self._client = client
         self._name = name
@@ -243,13 +252,21 @@ class KinesisStream:
         return ends
 
     def reader(self, after: Mapping[str, int | None]) -> KinesisReader:
-        """Reads these shards; of those among them, a child is read after its parents."""
+        """Reads these shards; of those among them, a child is read after its parents.
+
+        A shard that was split or merged is no longer listed once its last record has expired. That it was read to its
+        end can't be seen then, but it follows where another shard's position is still there: the reader proves that.
+        Without one, PositionLostError.
+        """
         shards = {shard.name: shard for shard in self._shards()}
-        for name in after:
-            if name not in shards:
-                raise PositionLostError(f"stream {self._id} has no shard {name!r} (any more)")
-        reader = KinesisReader(self._client, self._name, self._shards)
-        reader.add([(shards[name], position) for name, position in after.items()])
+        present = {name: position for name, position in after.items() if name in shards}
+        missing = [name for name in after if name not in shards]
+        if missing:
+            if all(position is None for position in present.values()):
+                raise PositionLostError(f"stream {self._id} has no shards {', '.join(missing)} any more")
+            log.warning("stream %s: shards %s have ended and expired", self._id, ", ".join(missing))
+        reader = KinesisReader(self._client, self._name, self._shards, self._read_seconds)
+        reader.add([(shards[name], position) for name, position in present.items()])
         return reader
 
     def member(
@@ -269,6 +286,7 @@ class KinesisStream:
             checkpoints=checkpoints,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
+            read_seconds=self._read_seconds,
         )
 
     def writer(self) -> KinesisWriter:

@@ -16,18 +16,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.kinesis_faults import code, passing
+from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
-
-READ_SECONDS = 0.25
-"""Pause between two reads of a shard. AWS allows five reads a second and shard, all readers together."""
 
 IDLE_SECONDS = 1.0
 """The pause grows to this while a shard gives nothing."""
 
 LONGEST_BACKOFF_SECONDS = 10.0
 
-LIST_SECONDS = 15.0
+LIST_SECONDS = 10.0
 """How often the shards are listed: splits, merges and a deleted stream are noticed this late at most."""
 
 FETCH_RECORDS = 10_000
@@ -37,13 +35,11 @@ AHEAD_RECORDS = 10_000
 """A shard with this many records in its buffer is not read further."""
 
 AHEAD_BYTES = 64 * 1024 * 1024
-"""No shard is read further while all buffers together hold this much."""
+"""While all buffers together hold this much, only a shard whose own is empty is read: one that is paused holds back no
+other."""
 
 CLOSE_SECONDS = 5.0
 """How long ``close`` waits for a request that is under way; the thread ends with it in any case."""
-
-LOG_SECONDS = 30.0
-"""A fault that lasts is a line on the log this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,7 @@ class _Source:
 class KinesisReader:
     """Reads shards that the caller names, each after a position."""
 
-    def __init__(
-        self, client: Any, stream: str, list_shards: Callable[[], list[Shard]], read_seconds: float = READ_SECONDS
-    ) -> None:
+    def __init__(self, client: Any, stream: str, list_shards: Callable[[], list[Shard]], read_seconds: float) -> None:
         self._client = client
         self._stream = stream
         self._list_shards = list_shards
@@ -99,7 +93,7 @@ class KinesisReader:
         self._stopping = False
         self._listed: list[Shard] = []
         self._list_due = time.monotonic() + LIST_SECONDS
-        self._next_warning = 0.0
+        self._seldom = Seldom()
         self._thread = threading.Thread(target=self._run, name=f"kinesis-{stream}", daemon=True)
         self._thread.start()
 
@@ -204,7 +198,7 @@ class KinesisReader:
             not source.finished
             and not source.paused
             and source.records < AHEAD_RECORDS
-            and self._bytes < AHEAD_BYTES
+            and (not source.chunks or self._bytes < AHEAD_BYTES)
             and all(parent not in self._sources or self._sources[parent].done for parent in source.shard.parents)
         )
 
@@ -262,6 +256,8 @@ class KinesisReader:
                 return
             source.at_tip = at_tip
             source.finished = finished
+            if finished:
+                self._list_due = started  # its children can be read now
             if len(chunk):
                 source.chunks.append(chunk)
                 source.records += len(chunk)
@@ -312,9 +308,7 @@ class KinesisReader:
         self._warn(fault)
 
     def _warn(self, fault: Exception) -> None:
-        now = time.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + LOG_SECONDS
+        if self._seldom.due(type(fault).__name__):
             log.warning("reading %s: %s; trying again", self._stream, fault)
 
     def _fail(self, fault: StreamError) -> None:
@@ -337,7 +331,7 @@ class KinesisMember(KinesisReader):
         checkpoints: Checkpoints,
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
-        read_seconds: float = READ_SECONDS,
+        read_seconds: float,
     ) -> None:
         self._stream_id = stream_id
         self._group = group
@@ -346,8 +340,9 @@ class KinesisMember(KinesisReader):
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] = {}
         self._known: set[str] = set()
+        listed = list_shards()
         super().__init__(client, stream, list_shards, read_seconds)
-        self._listed = list_shards()
+        self._listed = listed
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """As a reader's; lets go of shards that ended and takes on new ones first."""

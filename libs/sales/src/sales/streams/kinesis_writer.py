@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sales.streams import StreamError
 from sales.streams.closing import Closing
 from sales.streams.kinesis_faults import passing
+from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ ATTEMPTS = 12
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 10.0
 """Twelve attempts with these pauses take about a minute: longer than a shard is hot for, or a failover takes."""
+
+UNREMARKABLE_ATTEMPTS = 3
+"""A shard is often hot for a moment; beyond this it is worth a line on the log."""
 
 WRITE_SECONDS = 60.0
 """How long ``write`` waits for room in the queue."""
@@ -73,6 +77,7 @@ class KinesisWriter(Closing):
         self._sending = 0
         self._hurry = False
         self._failure: StreamError | None = None
+        self._seldom = Seldom()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"kinesis-writer-{stream}", daemon=True)
         self._thread.start()
@@ -222,15 +227,10 @@ class KinesisWriter(Closing):
                 raise StreamError(f"{self._stream} refused a record {ATTEMPTS} times: {fault}")
             pause = min(FIRST_BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_BACKOFF_SECONDS)
             pause *= random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
-            log.log(
-                logging.WARNING if attempts > 3 else logging.DEBUG,
-                "%s refused %d of %d records (%s); again in %.1f s",
-                self._stream,
-                len(refused),
-                len(batch),
-                fault,
-                pause,
-            )
+            if attempts > UNREMARKABLE_ATTEMPTS and self._seldom.due("refused"):
+                log.warning(
+                    "%s refuses %d of %d records (%s); trying again", self._stream, len(refused), len(batch), fault
+                )
             end = time.monotonic() + pause
             while not self._stopping and time.monotonic() < end:
                 self._changed.wait(end - time.monotonic())
