@@ -13,17 +13,7 @@ from typing import Any, TypeVar
 
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
-from kafka.errors import (
-    AuthorizationError,
-    KafkaConfigurationError,
-    KafkaError,
-    RetriableError,
-    SaslAuthenticationFailedError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-    UnsupportedSaslMechanismError,
-    for_code,
-)
+from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from sales.settings import StreamSettings
 from sales.streams import Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
@@ -33,9 +23,11 @@ from sales.streams.kafka_confluent import (
     ConfluentWriter,
     last_records,
     librdkafka_settings,
+    probe,
 )
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
-from sales.streams.reaching import reach
+from sales.streams.reaching import AwayError, reach
+from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +37,7 @@ POSITION_DIGITS = 20
 INCARNATION_CHARACTERS = 8
 """Of a topic id's 32 (it is random): enough to tell a name's incarnations apart."""
 
-BOOTSTRAP_SECONDS = 5.0
+BOOTSTRAP_SECONDS = 3.0
 """One try to reach a broker; tries are repeated."""
 
 REQUEST_SECONDS = 15.0
@@ -61,14 +53,6 @@ SETTLE_SECONDS = 30.0
 
 HOUR_MS = 3_600_000
 
-_PERMANENT = (
-    AuthorizationError,
-    KafkaConfigurationError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
-"""Faults that no retry mends."""
-
 T = TypeVar("T")
 
 
@@ -82,6 +66,7 @@ class KafkaWire:
         self._lock = threading.Lock()
         self._gone: dict[tuple[str, str], PositionLostError | None] = {}
         self._closing = threading.Event()
+        self._seldom = Seldom()
         self._watch: threading.Thread | None = None
 
     @classmethod
@@ -95,19 +80,19 @@ class KafkaWire:
         clients_log = logging.getLogger("kafka")
         if clients_log.level == logging.NOTSET:
             # It tells of every try to reach a broker, several a second; what is away is said here and by the calls.
-            clients_log.setLevel(logging.ERROR)
+            clients_log.setLevel(logging.CRITICAL)
 
         def attempt() -> KafkaAdminClient:
-            try:
-                return KafkaAdminClient(
-                    **kafka_python_settings(settings),
-                    bootstrap_timeout_ms=round(min(BOOTSTRAP_SECONDS, settings.connect_seconds) * 1000),
-                    request_timeout_ms=round(REQUEST_SECONDS * 1000),
-                )
-            except _PERMANENT as fault:
-                raise StreamError(f"Kafka at {where} refuses us: {fault}") from fault
+            seconds = min(BOOTSTRAP_SECONDS, settings.connect_seconds)
+            probe(librdkafka_settings(settings), where, seconds)
+            return KafkaAdminClient(
+                **kafka_python_settings(settings),
+                bootstrap_timeout_ms=round(seconds * 1000),
+                request_timeout_ms=round(REQUEST_SECONDS * 1000),
+            )
 
-        return cls(settings, reach("Kafka", where, settings.connect_seconds, (KafkaError, OSError), attempt))
+        admin = reach("Kafka", where, settings.connect_seconds, (AwayError, KafkaError, OSError), attempt)
+        return cls(settings, admin)
 
     def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
         """Creates the topic if it is not there, with the log's own time, and waits until every partition has a leader.
@@ -208,7 +193,8 @@ class KafkaWire:
                 except PositionLostError as fault:
                     self._gone[name, topic_id] = fault
                 except StreamError as fault:
-                    log.debug("not heard of topic %r: %s", name, fault)
+                    if self._seldom.due("away"):
+                        log.warning("%s; what reads and writes waits", fault)
 
     def incarnation(self, name: str, topic_id: str) -> dict[str, Any]:
         """What the cluster says of a topic.

@@ -11,10 +11,12 @@ from itertools import groupby
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
+from sales.streams.reaching import AwayError
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,31 @@ def librdkafka_settings(settings: StreamSettings) -> dict[str, Any]:
     if settings.kafka_ssl_ca_file:
         config["ssl.ca.location"] = settings.kafka_ssl_ca_file
     return config
+
+
+def probe(config: dict[str, Any], where: str, seconds: float) -> None:
+    """Asks for the cluster's brokers, once.
+
+    Raises:
+        AwayError: none answered in time; with the reason that the last one gave.
+        StreamError: they don't let us in: no use in asking again.
+    """
+    told: list[KafkaError] = []
+    admin = AdminClient(config | {"error_cb": told.append})
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            admin.list_topics(timeout=min(1.0, seconds))
+        except KafkaException as fault:
+            admin.poll(0)  # the callback runs in here
+            for why in told:
+                if why.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+                    raise StreamError(f"Kafka at {where} does not let us in: {why.str()}") from fault
+            if time.monotonic() >= deadline:
+                reasons = [why.str() for why in told if why.code() != KafkaError._ALL_BROKERS_DOWN]
+                raise AwayError(reasons[-1] if reasons else str(fault)) from fault
+        else:
+            return
 
 
 _seldom = Seldom()

@@ -56,7 +56,7 @@ class KinesisWire:
             StreamError: away, or it refused the credentials.
         """
         where = aws.aws_endpoint_url or f"AWS {aws.aws_region}"
-        client = boto3.client(
+        client = boto3.Session().client(  # of its own: the default one keeps credentials that were found earlier
             "kinesis",
             region_name=aws.aws_region,
             endpoint_url=aws.aws_endpoint_url,

@@ -19,6 +19,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 T = TypeVar("T")
 
 
+class AwayError(Exception):
+    """One try to reach a far side failed; the message is for people."""
+
+
 def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], ...], attempt: Callable[[], T]) -> T:
     """What ``attempt`` returns, tried again with growing pauses while it raises one of ``faults``; each failure is
     a line on the log.

@@ -1,0 +1,124 @@
+"""Reaching a broker: what is tried again, what is said, what each client is told of the settings."""
+
+import logging
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from sales.settings import AwsSettings, StreamSettings
+from sales.streams import StreamError
+from sales.streams.connect import connect
+from sales.streams.kafka_confluent import librdkafka_settings
+from sales.streams.kafka_python import kafka_python_settings
+from sales.streams.reaching import AwayError, reach
+from sales.streams.seldom import SECONDS, Seldom
+
+NOBODY = "127.0.0.1:1"
+"""A port that nothing listens on."""
+
+
+def stream_settings(**difference: object) -> StreamSettings:
+    return StreamSettings.model_validate(
+        {"stream": "kafka", "kafka_bootstrap_servers": NOBODY, "connect_seconds": 0.5, **difference}
+    )
+
+
+def test_what_is_away_is_tried_again_until_it_answers(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [AwayError("not yet"), AwayError("nearly"), None]
+
+    def attempt() -> str:
+        fault = answers.pop(0)
+        if fault is not None:
+            raise fault
+        return "there"
+
+    with caplog.at_level(logging.WARNING):
+        assert reach("Kafka", NOBODY, 10, (AwayError,), attempt) == "there"
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        f"Kafka at {NOBODY} is away (not yet)",
+        f"Kafka at {NOBODY} is away (nearly)",
+    ]
+
+
+def test_what_stays_away_is_given_up_with_its_name_address_and_reason() -> None:
+    def attempt() -> None:
+        raise AwayError("connection refused")
+
+    with pytest.raises(StreamError, match=f"Kafka at {NOBODY} can't be reached for 0 s: connection refused"):
+        reach("Kafka", NOBODY, 0.3, (AwayError,), attempt)
+
+
+def test_a_fault_that_no_retry_mends_ends_the_tries_at_once() -> None:
+    tries = []
+
+    def attempt() -> None:
+        tries.append(1)
+        raise StreamError("wrong password")
+
+    with pytest.raises(StreamError, match="wrong password"):
+        reach("Kafka", NOBODY, 10, (AwayError,), attempt)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+def test_a_kafka_that_is_not_there_is_named(client: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(StreamError, match=f"Kafka at {NOBODY} can't be reached.*refused"):
+        connect(stream_settings(kafka_client=client), AwsSettings())
+    assert time.monotonic() - started < 10
+
+
+def test_a_kinesis_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with pytest.raises(StreamError, match=f"Kinesis at http://{NOBODY} can't be reached"):
+        connect(stream_settings(stream="kinesis"), AwsSettings(aws_endpoint_url=f"http://{NOBODY}"))
+
+
+def test_aws_without_credentials_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(StreamError, match="no AWS credentials"):
+        connect(stream_settings(stream="kinesis"), AwsSettings(aws_endpoint_url=f"http://{NOBODY}"))
+
+
+def test_both_kafka_clients_get_the_same_credentials_and_authorities() -> None:
+    settings = stream_settings(
+        kafka_bootstrap_servers="a:1,b:2",
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="till",
+        kafka_sasl_password=SecretStr("open sesame"),
+        kafka_ssl_ca_file="/etc/ca.pem",
+    )
+    native = librdkafka_settings(settings)
+    pure = kafka_python_settings(settings)
+    assert native["bootstrap.servers"].split(",") == pure["bootstrap_servers"] == ["a:1", "b:2"]
+    for native_name, pure_name, value in (
+        ("security.protocol", "security_protocol", "SASL_SSL"),
+        ("sasl.mechanism", "sasl_mechanism", "PLAIN"),
+        ("sasl.username", "sasl_plain_username", "till"),
+        ("sasl.password", "sasl_plain_password", "open sesame"),
+        ("ssl.ca.location", "ssl_cafile", "/etc/ca.pem"),
+    ):
+        assert native[native_name] == pure[pure_name] == value
+
+
+def test_without_security_no_credentials_are_sent() -> None:
+    for told in (librdkafka_settings(stream_settings()), kafka_python_settings(stream_settings())):
+        assert not [name for name in told if "sasl" in name or "ssl" in name]
+
+
+def test_a_fault_that_lasts_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("sales.streams.seldom.time.monotonic", lambda: now)
+    seldom = Seldom()
+    assert seldom.due("away")
+    assert not seldom.due("away")
+    assert seldom.due("something else")
+    now += SECONDS
+    assert seldom.due("away")
