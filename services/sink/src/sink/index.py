@@ -192,7 +192,7 @@ class OrdersIndex:
                 reused += 1
         if reused:
             self.reused_ids += reused
-            log.warning(
+            log.info(
                 "%s: %d events reuse the order id of another event (%d in all)", self.name, reused, self.reused_ids
             )
         return Stored(extent.end)
