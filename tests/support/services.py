@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +200,18 @@ class Pipeline:
             for item in page["Items"]
         ]
 
-    def count_items(self) -> int:
-        """How many orders the table has."""
+    def await_items(self, order_ids: Iterable[str], seconds: float) -> None:
+        """Waits until the table of orders has these. Asks for one after the other: the local protocol server can't
+        count, or give out, a table that is being written."""
         client = aws_client("dynamodb", self.settings)
-        count: int = client.describe_table(TableName=self.settings.sales_table)["Table"]["ItemCount"]
-        return count
+        table = self.settings.sales_table
+
+        def there(order_id: str) -> bool:
+            return "Item" in client.get_item(TableName=table, Key={"order_id": {"S": order_id}}, ConsistentRead=True)
+
+        deadline = time.monotonic() + seconds
+        for order_id in order_ids:
+            self.until(lambda: there(order_id), deadline - time.monotonic(), f"in DynamoDB: {order_id}")  # noqa: B023
 
     def download(self, start: str) -> list[str]:
         """Every Parquet object whose key begins so, whether a marker names it or not; the paths of local copies."""

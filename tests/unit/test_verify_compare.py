@@ -3,7 +3,7 @@
 import copy
 import io
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from rich.console import Console
@@ -16,6 +16,7 @@ from tillstream.verify import Check, Difference, Report, compare, decimal, show
 
 KEYS = Keys("sales:")
 Change = Callable[[LiveNumbers], object]
+T = TypeVar("T")
 MEASURES = ("units", "revenue", "orders")
 
 
@@ -76,52 +77,61 @@ def checked(board: LiveNumbers, truth: Expected) -> list[Difference]:
 
 
 def changes(board: LiveNumbers) -> Iterator[tuple[str, Change]]:
-    """Every single number: one more, and gone; and in every key a member too many."""
+    """Every single number: another, and gone; and in every key a member too many."""
     for name, window in board.windows.items():
-        for field in window.aov:
-            yield f"{name} {field}", lambda b, n=name, f=field: b.windows[n].aov.update({f: b.windows[n].aov[f] + "1"})
-            yield f"{name} no {field}", lambda b, n=name, f=field: b.windows[n].aov.pop(f)
-        yield f"{name} more", lambda b, n=name: b.windows[n].aov.update(more="1")
+
+        def aov(b: LiveNumbers, name: str = name) -> dict[str, str]:
+            return b.windows[name].aov
+
+        yield from _members(f"{name} aov", aov, board, lambda text: text + "1")
         for measure, best in window.products.items():
             for place, (product, value) in enumerate(best):
-                yield from _ranked(name, measure, place, product, value)
+                yield from _ranked((name, measure), place, product, value)
         for group, measures in window.groups.items():
             for measure in measures:
 
-                def of(b: LiveNumbers, n: str = name, g: str = group, m: str = measure) -> dict[str, int]:
+                def members(b: LiveNumbers, n: str = name, g: str = group, m: str = measure) -> dict[str, int]:
                     return b.windows[n].groups[g][m]
 
-                yield from _members(f"{name} {group} {measure}", of, board)
+                yield from _members(f"{name} {group} {measure}", members, board, lambda value: value - 1)
     for region, measures in board.trends.items():
         for measure in measures:
 
             def minutes(b: LiveNumbers, r: str = region, m: str = measure) -> dict[str, int]:
                 return b.trends[r][m]
 
-            yield from _members(f"trend {region} {measure}", minutes, board)
-    for product in board.names:
-        yield f"name of {product}", lambda b, p=product: b.names.update({p: b.names[p] + "?"})
-        yield f"no name of {product}", lambda b, p=product: b.names.pop(p)
-    yield "a name too many", lambda b: b.names.update(nobody="Nobody")
-
-
-def _ranked(name: str, measure: str, place: int, product: str, value: int) -> Iterator[tuple[str, Change]]:
-    def put(b: LiveNumbers, *entries: tuple[str, int]) -> None:
-        b.windows[name].products[measure][place : place + 1] = entries
-
-    yield f"{name} {measure} {product}", lambda b: put(b, (product, value + 1))
-    yield f"{name} {measure} no {product}", put
-    yield f"{name} {measure} other {product}", lambda b: put(b, (product + "?", value))
-    yield f"{name} {measure} more", lambda b: put(b, (product, value), ("nobody", value))
+            yield from _members(f"trend {region} {measure}", minutes, board, lambda value: value + 1)
+    yield from _members("names", lambda b: b.names, board, lambda name: name + "?")
 
 
 def _members(
-    what: str, of: Callable[[LiveNumbers], dict[str, int]], board: LiveNumbers
+    what: str, of: Callable[[LiveNumbers], dict[str, T]], board: LiveNumbers, other: Callable[[T], T]
 ) -> Iterator[tuple[str, Change]]:
+    def put(member: str, value: T) -> Change:
+        return lambda b: of(b).update({member: value})
+
+    def drop(member: str) -> Change:
+        return lambda b: of(b).pop(member)
+
     for member, value in of(board).items():
-        yield f"{what} {member}", lambda b, m=member, v=value: of(b).update({m: v - 1})
-        yield f"{what} no {member}", lambda b, m=member: of(b).pop(m)
-    yield f"{what} more", lambda b: of(b).update(more=0)
+        yield f"{what} {member}", put(member, other(value))
+        yield f"{what} no {member}", drop(member)
+        yield f"{what} more than {member}", put(f"more than {member}", value)
+
+
+def _ranked(key: tuple[str, str], place: int, product: str, value: int) -> Iterator[tuple[str, Change]]:
+    name, measure = key
+
+    def put(*entries: tuple[str, int]) -> Change:
+        def change(b: LiveNumbers) -> None:
+            b.windows[name].products[measure][place : place + 1] = entries
+
+        return change
+
+    yield f"{name} {measure} {product}", put((product, value + 1))
+    yield f"{name} {measure} no {product}", put()
+    yield f"{name} {measure} other {product}", put((product + "?", value))
+    yield f"{name} {measure} more", put((product, value), ("nobody", value))
 
 
 def test_the_board_itself_is_right(board: LiveNumbers) -> None:
