@@ -37,7 +37,7 @@ class Shop:
         self.environment = environment
         self.store = store
         self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.wire = connect(streams, store)
         self.names = {kind: getattr(streams, f"{kind}_stream") for kind in STREAMS}
         for name in self.names.values():
@@ -53,12 +53,13 @@ class Shop:
     def client(self, service: str) -> Any:
         return boto3.client(service, region_name=self.store.aws_region, endpoint_url=self.store.aws_endpoint_url)
 
-    def start(self, **changes: str) -> "subprocess.Popen[bytes]":
+    def start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sink"], env=self.environment | changes, stderr=log, stdin=subprocess.DEVNULL
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sink"], env=self.environment, stderr=log, stdin=subprocess.DEVNULL
             )
-        return self.process
+        self.processes.append(process)
+        return process
 
     def send(self, *values: bytes) -> None:
         self.orders.write([key_of(value) for value in values], values)
@@ -103,9 +104,9 @@ class Shop:
         ]
 
     def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for process in self.processes:
+            process.kill()
+            process.wait()
         self.orders.close()
         self.wire.close()
 
