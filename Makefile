@@ -20,23 +20,23 @@ help:  ## this list
 		printf '  make %-8s %s\n' "$$name" "$$what"; done
 
 demo: .venv/.run  ## the whole chain for DEMO_SECONDS (60; 0: until Ctrl-C), then the proof; STREAM=kinesis or kafka
-	@exec $(python) -m tillstream demo --stream '$(STREAM)' --seconds '$(DEMO_SECONDS)'
+	@exec '$(python)' -m tillstream demo --stream '$(STREAM)' --seconds '$(DEMO_SECONDS)'
 
 up: .venv/.run  ## the whole chain until Ctrl-C
-	@exec $(python) -m tillstream up --stream '$(STREAM)'
+	@exec '$(python)' -m tillstream up --stream '$(STREAM)'
 
 test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some
-	@exec $(python) -m pytest $(TESTS)
+	@exec '$(python)' -m pytest $(TESTS)
 
 lint: .venv/.dev  ## format, style, types and import arrows
-	$(python) -m ruff format --check .
-	$(python) -m ruff check .
-	$(python) -m mypy $(packages:%=%/src) tests
+	'$(python)' -m ruff format --check .
+	'$(python)' -m ruff check .
+	'$(python)' -m mypy $(packages:%=%/src) tests
 	.venv/bin/lint-imports
 
 format: .venv/.dev  ## put the code into its one format
-	$(python) -m ruff format .
-	$(python) -m ruff check --fix .
+	'$(python)' -m ruff format .
+	'$(python)' -m ruff check --fix .
 
 # Universal: one lock for 3.11 and 3.12 and every platform. No address of a package index goes in, so that plain pip
 # installs it from wherever it is set up to. The other locks take their versions from dev.txt. UPGRADE=1 takes newer ones.

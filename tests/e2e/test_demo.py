@@ -47,8 +47,11 @@ class Demo:
 
     def wait_for(self, condition: Callable[[str], object], seconds: float = SECONDS) -> None:
         deadline = time.monotonic() + seconds
+        ended = False
         while not condition(self.text()):
+            assert not ended, f"it ended before that: {self.text()}"
             assert time.monotonic() < deadline, self.text()
+            ended = self.make.poll() is not None  # what it said last is read once more
             time.sleep(0.05)
 
     def end(self) -> int:
