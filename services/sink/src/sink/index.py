@@ -38,6 +38,9 @@ THROTTLE_LOG_SECONDS = 30.0
 LEAST_ROUND = 8
 """Items in a round at least, however hard the table throttles."""
 
+MOST_ROUND = 128
+"""Items in a round at most: after each one a stop is noticed, so that a slow table does not hold it up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -88,15 +91,17 @@ class Table:
         """
         outcomes: list[Outcome | None] = [None] * len(puts)
         waiting = list(range(len(puts)))
-        width, pause = len(puts), FIRST_PAUSE_SECONDS
+        width, pause = MOST_ROUND, FIRST_PAUSE_SECONDS
         say_at = time.monotonic() + THROTTLE_LOG_SECONDS
         while waiting:
+            if abandoned.is_set():
+                raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
             tried, waiting = waiting[:width], waiting[width:]
             for place, outcome in zip(tried, self._threads.map(self._put, [puts[i] for i in tried]), strict=True):
                 outcomes[place] = outcome
             throttled = [place for place in tried if outcomes[place] is None]
             if not throttled:
-                width, pause = 2 * width, FIRST_PAUSE_SECONDS
+                width, pause = min(MOST_ROUND, 2 * width), FIRST_PAUSE_SECONDS
                 continue
             written = len(tried) - len(throttled)
             width = max(LEAST_ROUND, 2 * written)
@@ -105,8 +110,7 @@ class Table:
             if time.monotonic() >= say_at:
                 say_at = time.monotonic() + THROTTLE_LOG_SECONDS
                 log.warning("%s is throttled; %d items wait, none is lost", self.address, len(waiting))
-            if abandoned.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
-                raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
+            abandoned.wait(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def check(self) -> None:
