@@ -1,7 +1,8 @@
 """The AWS protocol (Kinesis, S3, DynamoDB) from one process: moto's server.
 
-Run as a module it is that process. Two things of moto's Kinesis are mended there, both found in 5.2.5: records are
-put and read by threads at once without a lock, and each put and each read walks over every record of the shard.
+Run as a module it is that process. Some things of moto are mended there, all found in 5.2.5: Kinesis records are put
+and read by threads at once without a lock, and each put and each read walks over every record of the shard; DynamoDB
+walks over tables that another thread is writing, and answers 500.
 """
 
 import logging
@@ -91,6 +92,19 @@ def _mend_kinesis() -> None:
         setattr(Shard, name, method)
 
 
+def _mend_dynamodb() -> None:
+    from moto.dynamodb.responses import DynamoHandler  # noqa: PLC0415 (only in the server's own process)
+
+    lock = threading.Lock()
+    call_unlocked = DynamoHandler.call_action
+
+    def call_action(handler: Any) -> Any:
+        with lock:
+            return call_unlocked(handler)
+
+    setattr(DynamoHandler, "call_action", call_action)  # noqa: B010 (mypy takes no assignment to a method)
+
+
 def main() -> None:
     """Serves on the given port until it is killed."""
     from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 (as above)
@@ -101,6 +115,7 @@ def main() -> None:
     from werkzeug.serving import make_server  # noqa: PLC0415 (as above)
 
     _mend_kinesis()
+    _mend_dynamodb()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request would fill the disk
     server = make_server(
         LOOPBACK,
