@@ -44,7 +44,7 @@ def test_each_wrong_setting_is_a_line_with_what_is_allowed(
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINDOWS", "")
-    (settings,) = load(BoardSettings)
+    settings = load(BoardSettings)
     assert [window.name for window in settings.windows] == ["1m", "5m", "15m", "1h", "24h"]
 
 
@@ -52,4 +52,4 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://:hush@example.com/0")
     monkeypatch.setenv("STREAM", "kafka")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
-    assert "hush" not in repr(load(StreamSettings, BoardSettings))
+    assert "hush" not in repr((load(StreamSettings), load(BoardSettings)))

@@ -172,7 +172,7 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, gen
     chain = Chain(Supervisor(nursery, logs), servers[0], folder / "env")
     for server in servers:
         chain.supervisor.adopt(server.child)
-    (settings,) = load(SetupSettings)
+    settings = load(SetupSettings)
     for made in create_all(settings):
         say(made.sentence)
         if foreign and made.kind == "stream" and made.created:

@@ -48,7 +48,7 @@ def _watch_and_prove(chain: Chain, board: Board, seconds: float) -> bool:
     if not chain.settle(SETTLE_SECONDS):
         typer.echo(f"the processor is still behind after {SETTLE_SECONDS:g} s; proving what it has counted")
     chain.supervisor.stop("processor")
-    (settings,) = load(VerifySettings)
+    settings = load(VerifySettings)
     report = verify_board(settings, timeout=COVER_SECONDS, everything=True, say=_now_and_then(chain))
     show(report, Console())
     typer.echo("stopping the sink, which first stores what it has read")

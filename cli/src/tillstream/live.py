@@ -39,7 +39,7 @@ def live(
     once: Annotated[bool, typer.Option("--once", help="Print one line and end.")] = False,
 ) -> None:
     """Watch the live numbers. REDIS_URL and WINDOWS say which; Ctrl-C or q ends it."""
-    (settings,) = load(BoardSettings)
+    settings = load(BoardSettings)
     board = Board(settings)
     if window and window not in board.windows:
         typer.echo(f"--window {window}: allowed: {', '.join(board.windows)}", err=True)

@@ -61,7 +61,7 @@ def run(
     try:
         with raised(), ExitStack() as stack:
             chain = start(stack, stream, rate=rate, logs=logs, generator=generator, say=typer.echo)
-            (settings,) = load(BoardSettings)
+            settings = load(BoardSettings)
             board = stack.enter_context(closing(Board(settings)))
             if generator:
                 chain.wait_for_numbers(board.read, FIRST_NUMBERS_SECONDS)

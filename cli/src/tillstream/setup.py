@@ -46,7 +46,7 @@ class Made:
 def setup(as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False) -> None:
     """Create the streams, the bucket and the tables that are missing. Running it again changes nothing."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    (settings,) = load(SetupSettings)
+    settings = load(SetupSettings)
     done: list[Made] = []
     try:
         for made in create_all(settings):

@@ -109,7 +109,7 @@ def trace(
 
     Exit codes: 0 found, 1 unknown everywhere, 2 a setting is wrong, 3 a part can't be reached.
     """
-    (settings,) = load(TraceSettings)
+    settings = load(TraceSettings)
     notes = Console(stderr=True)
     try:
         with notes.status("") as status:

@@ -169,7 +169,7 @@ def verify(
     Exit codes: 0 all equal, 1 something differs, 2 a setting is wrong, 3 nothing could be compared (no tick, not stored
     in time, Redis or S3 away).
     """
-    (settings,) = load(VerifySettings)
+    settings = load(VerifySettings)
     notes = Console(stderr=True)
     try:
         with notes.status("") as status:

@@ -114,19 +114,13 @@ class BoardSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(*kinds: type[S]) -> tuple[S, ...]:
-    """Each settings class from the environment; on faults one line a field on stderr, and exit code 2."""
-    loaded: list[S] = []
-    faults: list[str] = []
-    for kind in kinds:
-        try:
-            loaded.append(kind())
-        except ValidationError as error:
-            faults.extend(line for line in describe(kind, error) if line not in faults)
-    if faults:
-        sys.stderr.write("\n".join(faults) + "\n")
-        raise SystemExit(EXIT_SETTINGS)
-    return tuple(loaded)
+def load(kind: type[S]) -> S:
+    """The settings from the environment; on faults one line a field on stderr, and exit code 2."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.stderr.write("\n".join(describe(kind, error)) + "\n")
+        raise SystemExit(EXIT_SETTINGS) from None
 
 
 def describe(kind: type[Settings], error: ValidationError) -> list[str]:

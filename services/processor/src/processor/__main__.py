@@ -57,7 +57,7 @@ def main() -> int:
     start_logging("processor")
     # Set to anything, even to "false", this makes the engine open a web server.
     os.environ.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)
-    (settings,) = load(ProcessorSettings)
+    settings = load(ProcessorSettings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -38,7 +38,7 @@ a slow table is waited for in small steps."""
 def main() -> None:
     """Runs the service; ends the process with 0 after a stop in order, 1 after a failure, 2 for a wrong setting, 3 when
     a far side did not come up."""
-    [settings] = load(SinkSettings)
+    settings = load(SinkSettings)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     stop = threading.Event()

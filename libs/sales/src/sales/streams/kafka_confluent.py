@@ -273,7 +273,9 @@ class ConfluentReader:
 
     def lag(self) -> dict[str, int]:
         """Records up to the end that the last fetch heard of."""
-        lags = {}
+        lags: dict[str, int] = {}
+        if self._closed:
+            return lags
         for number, position in self._next.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             if high >= 0:
