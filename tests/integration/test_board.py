@@ -11,11 +11,14 @@ from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
 KEYS = Keys("sales:")
 
 
-def a_tick(as_of: str = "2026-11-20T08:12:33.000Z", **scores: int) -> Tick:
+AS_OF = "2026-11-20T08:12:33.000Z"
+
+
+def a_tick(**scores: int) -> Tick:
     return Tick(
-        as_of=as_of,
+        as_of=AS_OF,
         zsets={KEYS.product("1m", "units"): scores},
-        hashes={KEYS.status: {"as_of": as_of}, KEYS.aov("1m"): {"orders": str(sum(scores.values()))}},
+        hashes={KEYS.status: {"as_of": AS_OF}, KEYS.aov("1m"): {"orders": str(sum(scores.values()))}},
     )
 
 
@@ -131,7 +134,7 @@ def test_a_reader_never_sees_half_a_tick(redis_client: "redis.Redis", redis_url:
 
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
-    reader, seen = BoardReader(redis_client, KEYS, ["1m"]), set()
+    reader, seen = BoardReader(redis_client, KEYS, ["1m"]), set[str]()
     while len(seen) < 20 and thread.is_alive():
         live = reader.read().windows["1m"]
         if live.aov:
@@ -143,7 +146,7 @@ def test_a_reader_never_sees_half_a_tick(redis_client: "redis.Redis", redis_url:
 
 
 def test_each_tick_is_announced(redis_client: "redis.Redis") -> None:
-    subscription = redis_client.pubsub(ignore_subscribe_messages=True)
+    subscription = redis_client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py's own gap
     subscription.subscribe(KEYS.updates)
     subscription.get_message(timeout=5)
     a_writer(redis_client).publish(a_tick(a=1), 0)

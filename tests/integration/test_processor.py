@@ -57,7 +57,7 @@ class World:
             writer.write([key for key, _ in messages], [value for _, value in messages])
 
     def settings(self, **changes: Any) -> ProcessorSettings:
-        defaults = {
+        defaults: dict[str, Any] = {
             "stream": "kafka",
             "redis_url": SecretStr(self.redis_url),
             "recovery_dir": self.folder / "recovery",
