@@ -130,8 +130,8 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         return self._publish(), self.RETAIN
 
     def on_eof(self) -> tuple[list[Answer], bool]:
-        """A last tick; the state stays."""
-        return self._publish(), self.RETAIN
+        """A last tick, and corrections that were still gathered; the state stays."""
+        return self._publish(flush=True), self.RETAIN
 
     def notify_at(self) -> datetime:
         """When the next tick is due."""
@@ -141,11 +141,11 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         """Writes what changed, durably; the engine keeps the place where it ends."""
         return self._log.save()
 
-    def _publish(self) -> list[Answer]:
+    def _publish(self, *, flush: bool = False) -> list[Answer]:
         now = self._now_ms()
         if self._wall:
             self._numbers.advance(now)
-        answers: list[Answer] = list(self._numbers.take_rollups(now))
+        answers: list[Answer] = list(self._numbers.take_rollups(now, flush=flush))
         tick = self._numbers.tick(now) if self._has_caught_up() else None
         return answers if tick is None else [*answers, tick]
 

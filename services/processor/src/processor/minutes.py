@@ -42,7 +42,8 @@ class Minutes:
         self._stale: dict[int, set[str]] = {}
         self._leaving: list[Rollup] = []
         """records of minutes that were dropped before a tick could send them (history replayed at full speed)"""
-        self._sent_at = 0
+        self._corrected_at: int | None = None
+        """when the oldest correction that waits to be sent was first seen"""
         self.late = 0
         """events that came after their minute was closed"""
 
@@ -89,6 +90,9 @@ class Minutes:
     def mark_sent(self, sent: Mapping[int, int]) -> None:
         """Takes over what an earlier run of this process had sent: minute to its number of events then."""
         self._sent.update(sent)
+        self._unsent -= {
+            minute for minute, events in sent.items() if minute in self._minutes and self._events(minute) == events
+        }
 
     def sent(self) -> dict[int, int]:
         """What `mark_sent` needs."""
@@ -105,33 +109,34 @@ class Minutes:
         gone, self._gone = self._gone, set()
         return changed, gone
 
-    def take_rollups(self, now_ms: int) -> list[Rollup]:
-        """Records of the minutes that closed since the last call, and, every 10 s, of those corrected since.
+    def take_rollups(self, now_ms: int, *, flush: bool = False) -> list[Rollup]:
+        """Records of the minutes that closed since the last call, and of those corrected at least 10 s ago.
 
         To be called after every `add` and `advance`, before the state is kept: what left the longest window or is
         stale is told once.
 
         Args:
             now_ms: any clock that runs.
+            flush: corrections don't wait any longer.
         """
-        corrections_due = now_ms - self._sent_at >= CORRECTIONS_AFTER_MS
-        ready = [
-            minute
-            for minute in sorted(self._unsent)
-            if self._is_closed(minute) and (minute not in self._sent or corrections_due)
-        ]
+        closed = [minute for minute in sorted(self._unsent) if self._is_closed(minute)]
+        corrected = [minute for minute in closed if minute in self._sent]
+        if corrected and self._corrected_at is None:
+            self._corrected_at = now_ms
+        due = flush or (self._corrected_at is not None and now_ms - self._corrected_at >= CORRECTIONS_AFTER_MS)
+        if due or not corrected:
+            self._corrected_at = None
         rollups, self._leaving = self._leaving, []
-        for minute in ready:
-            self._unsent.discard(minute)
-            events = self._events(minute)
-            if self._sent.get(minute) != events:
-                self._sent[minute] = events
-                rollups.extend(_rollups(minute, self._minutes[minute]))
+        for minute in closed:
+            if due or minute not in self._sent:
+                self._unsent.discard(minute)
+                events = self._events(minute)
+                if self._sent.get(minute) != events:
+                    self._sent[minute] = events
+                    rollups.extend(_rollups(minute, self._minutes[minute]))
         for minute, scopes in sorted(self._stale.items()):
             rollups.extend(_stale(minute, scopes))
         self._stale = {}
-        if corrections_due:
-            self._sent_at = now_ms
         return rollups
 
     def dump(self) -> Cells:

@@ -134,9 +134,14 @@ class Numbers:
         self._forget_names()
         return tick
 
-    def take_rollups(self, now_ms: int) -> list[Rollup]:
-        """Records of closed and corrected minutes that have to be sent now; ``now_ms`` is any clock that runs."""
-        return self._minutes.take_rollups(now_ms)
+    def take_rollups(self, now_ms: int, *, flush: bool = False) -> list[Rollup]:
+        """Records of closed and corrected minutes that have to be sent now.
+
+        Args:
+            now_ms: any clock that runs.
+            flush: corrections are not gathered any longer.
+        """
+        return self._minutes.take_rollups(now_ms, flush=flush)
 
     def take_delta(self) -> Delta | None:
         """What has changed since the last delta or dump; None if nothing that has to be kept."""
