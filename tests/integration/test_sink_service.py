@@ -33,10 +33,12 @@ Done = dict[str, Any]
 class Shop:
     """Streams, a bucket and tables of its own, and the sink as a process."""
 
-    def __init__(self, environment: dict[str, str], streams: StreamSettings, store: StoreSettings, log: Path) -> None:
+    def __init__(
+        self, environment: dict[str, str], streams: StreamSettings, store: StoreSettings, folder: Path
+    ) -> None:
         self.environment = environment
         self.store = store
-        self.log = log
+        self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
         self.wire = connect(streams, store)
         self.names = {kind: getattr(streams, f"{kind}_stream") for kind in STREAMS}
@@ -54,12 +56,22 @@ class Shop:
         return boto3.client(service, region_name=self.store.aws_region, endpoint_url=self.store.aws_endpoint_url)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        with self.log.open("ab") as log:
+        with self.log(len(self.processes)).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "sink"], env=self.environment, stderr=log, stdin=subprocess.DEVNULL
             )
         self.processes.append(process)
         return process
+
+    def stop(self, process: "subprocess.Popen[bytes]") -> None:
+        """Ends a process in order, once it is there to be told."""
+        log = self.log(self.processes.index(process))
+        eventually(lambda: "running" in log.read_text(), seconds=START_SECONDS)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+    def log(self, number: int) -> Path:
+        return self.folder / f"sink-{number}.log"
 
     def send(self, *values: bytes) -> None:
         self.orders.write([key_of(value) for value in values], values)
@@ -139,10 +151,11 @@ def shop(
     environment = os.environ | {name.upper(): value for name, value in values.items()}
     settings = {name: value for name, value in values.items() if name in StreamSettings.model_fields}
     store = {name: value for name, value in values.items() if name in StoreSettings.model_fields}
-    shop = Shop(environment, StreamSettings(**settings), StoreSettings(**store), tmp_path / "sink.log")
+    shop = Shop(environment, StreamSettings(**settings), StoreSettings(**store), tmp_path)
     yield shop
     shop.close()
-    sys.stdout.write(shop.log.read_text() if shop.log.exists() else "")
+    for number in range(len(shop.processes)):
+        sys.stdout.write(f"--- process {number}\n{shop.log(number).read_text()}")
 
 
 def check_stored_once(shop: Shop) -> None:
@@ -198,8 +211,7 @@ def test_orders_rollups_and_dead_letters_are_stored_and_it_stops_in_order(shop: 
     eventually(lambda: shop.archived("rollups") == shop.archived("dead_letters") == 1)
     eventually(lambda: len(shop.items(shop.store.sales_table)) == 2)
     eventually(lambda: len(shop.items(shop.store.trends_table)) == 1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    shop.stop(process)
     check_stored_once(shop)
     assert [row["version"] for row in shop.rows("rollups/")] == [3]
     assert shop.objects("dead-letters/") == {}
@@ -224,8 +236,7 @@ def test_killed_at_random_moments_it_loses_and_doubles_nothing(shop: Shop) -> No
     eventually(lambda: shop.archived() == len(shop.sent), seconds=START_SECONDS)
     orders = {json.loads(value)["order_id"] for value in shop.sent if value != b"{"}
     eventually(lambda: len(shop.items(shop.store.sales_table)) == len(orders), seconds=START_SECONDS)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    shop.stop(process)
     check_stored_once(shop)
 
 
@@ -243,8 +254,7 @@ def test_two_processes_share_a_topic_and_one_that_is_killed_is_replaced_by_the_o
     # The group waits for a member that was killed for 45 seconds.
     eventually(lambda: shop.archived() == 200, seconds=120)
     eventually(lambda: len(shop.items(shop.store.sales_table)) == len(orders), seconds=START_SECONDS)
-    second.send_signal(signal.SIGTERM)
-    assert second.wait(30) == 0
+    shop.stop(second)
     check_stored_once(shop)
 
 
