@@ -13,7 +13,7 @@ SELECT
     l.label,
     sum(l.quantity)::BIGINT AS units,
     sum(l.net)::BIGINT AS revenue,
-    count(DISTINCT (l.stream, l.partition, l.position)) FILTER (l.type = 'sale') AS orders
+    count(DISTINCT l.event) FILTER (l.type = 'sale') AS orders
 FROM windows AS w
 JOIN labelled AS l ON l.event_ms >= w.start_ms AND l.event_ms < w.end_ms
 GROUP BY ALL

@@ -1,9 +1,9 @@
 -- Per window: how many sales and returns, and what they came to.
 SELECT
     w.name,
-    count(DISTINCT (c.stream, c.partition, c.position)) FILTER (c.type = 'sale') AS orders,
+    count(DISTINCT c.event) FILTER (c.type = 'sale') AS orders,
     coalesce(sum(c.net) FILTER (c.type = 'sale'), 0)::BIGINT AS sales_minor,
-    count(DISTINCT (c.stream, c.partition, c.position)) FILTER (c.type = 'return') AS returns,
+    count(DISTINCT c.event) FILTER (c.type = 'return') AS returns,
     coalesce(-sum(c.net) FILTER (c.type = 'return'), 0)::BIGINT AS refunded_minor,
     coalesce(sum(c.net), 0)::BIGINT AS revenue_minor,
     coalesce(sum(c.quantity), 0)::BIGINT AS units
