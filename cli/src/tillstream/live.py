@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from sales.board import BoardReader, Keys
-from sales.service import EXIT_SETTINGS
+from sales.service import EXIT_AWAY, EXIT_SETTINGS
 from sales.settings import BoardSettings, load
 from tillstream.interrupts import Interrupted, raised
 from tillstream.keyboard import keys
@@ -25,7 +25,6 @@ REDIS_SECONDS = 5.0
 """Redis answers in milliseconds, or not at all."""
 AWAY_SECONDS = 60.0
 """How long to go on asking a Redis that does not answer."""
-EXIT_AWAY = 3
 
 
 class RedisAwayError(Exception):

@@ -11,6 +11,7 @@ import redis
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sales.service import EXIT_FAILED
 from sales.settings import BoardSettings, load
 from sales.streams import StreamError
 from tillstream.chain import Chain, NoNumbersError, WireName, start
@@ -21,8 +22,6 @@ from tillstream.setup import SetupError
 from tillstream.stored import StoredError
 from tillstream.supervisor import ChildEndedError
 from tillstream.verify import NotCoveredError
-
-EXIT_FAILED = 1
 
 FIRST_NUMBERS_SECONDS = 90.0
 """Three Python services import their libraries, on two cores and a cold disk."""

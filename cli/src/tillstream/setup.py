@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from sales.service import EXIT_FAILED
 from sales.settings import StoreSettings, StreamSettings, load
 from sales.streams import StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
+from sink.aws import TRANSPORT_FAULTS
 from sink.tables import bucket_lifecycle, sales_table, trends_table
 from tillstream.stored import aws_client
-
-EXIT_FAILED = 1
 
 
 class SetupSettings(StreamSettings, StoreSettings):
@@ -91,7 +91,7 @@ def _bucket(settings: SetupSettings) -> Made:
     client = aws_client("s3", settings)
     where, name = _aws(settings), settings.s3_bucket
     try:
-        if reach("S3", where, settings.connect_seconds, (HTTPClientError,), lambda: _bucket_is_there(client, name)):
+        if reach("S3", where, settings.connect_seconds, TRANSPORT_FAULTS, lambda: _bucket_is_there(client, name)):
             return Made("bucket", name, created=False, where=where)
         # The first region is the default, and S3 refuses to be told so.
         elsewhere = {} if settings.aws_region == "us-east-1" else {"LocationConstraint": settings.aws_region}

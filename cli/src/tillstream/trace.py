@@ -23,6 +23,7 @@ from rich.table import Table
 from sales import dead_letters
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.orders import decode
+from sales.service import EXIT_AWAY
 from sales.settings import StreamSettings, load
 from sales.streams import Chunk, Stream, StreamError, format_position
 from sales.streams.connect import connect
@@ -32,7 +33,6 @@ from tillstream.stored import Chain, Store, StoredError, aws_client, hour_folder
 from tillstream.verify import REDIS_SECONDS, VerifySettings, decimal, plain
 
 EXIT_UNKNOWN = 1
-EXIT_AWAY = 3
 
 DEAD_LETTER_DAYS = 2
 """How many days of archived dead letters are looked through, by broker time: today's and yesterday's."""

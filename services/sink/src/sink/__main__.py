@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from sales.countries import region_table
+from sales.service import EXIT_AWAY, EXIT_FAILED, start_logging
 from sales.settings import load
 from sales.streams import Stream, StreamError, Wire
 from sales.streams.connect import connect
@@ -26,10 +27,6 @@ from sink.store import S3Store, StoreError, probe
 
 log = logging.getLogger("sink")
 
-EXIT_FAILED = 1
-EXIT_AWAY = 3
-"""A far side did not come up within CONNECT_SECONDS."""
-
 INDEX_LIMITS = Limits(rotate_bytes=1_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=8_000_000)
 """Items are written as they come; a batch is small, because items take many times their messages' memory, and so that
 a slow table is waited for in small steps."""
@@ -39,8 +36,7 @@ def main() -> None:
     """Runs the service; ends the process with 0 after a stop in order, 1 after a failure, 2 for a wrong setting, 3 when
     a far side did not come up."""
     settings = load(SinkSettings)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    start_logging("sink")
     stop = threading.Event()
     # Before the lanes run there is nothing to finish.
     _on_signals(lambda: sys.exit(0))

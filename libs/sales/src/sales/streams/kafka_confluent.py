@@ -5,8 +5,9 @@ as lists and turned into columns without a Python function per record.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -28,7 +29,8 @@ twice as fast as 10,000."""
 PREFETCH_KBYTES = 65_536
 """What one consumer may hold ahead of its reader."""
 
-COMMIT_SECONDS = 30.0
+COMMIT_SECONDS = 15.0
+"""How long a commit may take: a coordinator that moves to another broker needs some seconds."""
 
 WRITE_SECONDS = 60.0
 """How long ``write`` waits for room in the queue."""
@@ -307,6 +309,8 @@ class ConfluentMember(ConfluentReader):
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] | None = None
+        self._commit: _Commit | None = None
+        self._rebalancing = False
         super().__init__(
             config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {}, check
         )
@@ -333,14 +337,21 @@ class ConfluentMember(ConfluentReader):
         self._next.update(starts)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        names = [str(partition.partition) for partition in partitions if partition.partition in self._next]
+        self._rebalancing = True
         try:
-            if names:
-                self._on_revoked(names)
+            self._give_back([partition.partition for partition in partitions])
         finally:
-            for name in names:
-                del self._next[int(name)]
+            self._rebalancing = False
             consumer.incremental_unassign(partitions)
+
+    def _give_back(self, numbers: Iterable[int]) -> None:
+        held = [number for number in numbers if number in self._next]
+        try:
+            if held:
+                self._on_revoked([str(number) for number in held])
+        finally:
+            for number in held:
+                del self._next[number]
 
     def commit(self, positions: Mapping[str, int]) -> None:
         """Commits the offsets after these positions, and waits for the answer."""
@@ -349,13 +360,36 @@ class ConfluentMember(ConfluentReader):
         for name in positions:
             self._own(name)
         offsets = [TopicPartition(self._topic, int(name), position + 1) for name, position in positions.items()]
+        if self._rebalancing:
+            # The client lets no other thread in meanwhile; but the coordinator is there, it has just spoken to us.
+            fault = _commit(self._consumer, offsets)
+        else:
+            self._await_commit()
+            self._commit = _Commit(self._consumer, offsets)
+            fault = self._await_commit()
+        if fault is not None:
+            raise StreamError(f"Kafka did not take the commit: {fault}")
+
+    def _await_commit(self) -> str | None:
+        """Waits for the last commit, and tells its fault; StreamError if it takes too long."""
+        if self._commit is None:
+            return None
+        if not self._commit.ended.wait(COMMIT_SECONDS):
+            raise StreamError(f"Kafka did not answer a commit for {self._topic} in {COMMIT_SECONDS:.0f} s")
+        return self._commit.fault
+
+    def close(self) -> None:
+        """Gives every partition back and leaves the group."""
+        if self._closed:
+            return
         try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
-        except (KafkaException, RuntimeError) as fault:
-            raise StreamError(f"Kafka did not take the commit: {fault}") from fault
-        for answer in answers or []:
-            if answer.error is not None:
-                raise StreamError(f"Kafka did not take the commit: {answer.error.str()}")
+            self._give_back(list(self._next))
+        finally:
+            if self._commit is not None and not self._commit.ended.is_set():
+                # Closing under the feet of a commit is not safe. The group will miss us after a while.
+                log.warning("left the group of %s without a word: a commit is not answered", self._topic)
+                self._closed = True
+            super().close()
 
     def pause(self, partition: str) -> None:
         """Stops fetching it; what was fetched ahead is dropped and fetched again later."""
@@ -383,6 +417,30 @@ class ConfluentMember(ConfluentReader):
     def _own(self, partition: str) -> None:
         if int(partition) not in self._next:
             raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
+
+
+def _commit(consumer: Consumer, offsets: list[TopicPartition]) -> str | None:
+    """Commits and waits; what went wrong."""
+    try:
+        answers = consumer.commit(offsets=offsets, asynchronous=False)
+    except (KafkaException, RuntimeError) as fault:
+        return str(fault)
+    return next((answer.error.str() for answer in answers or [] if answer.error is not None), None)
+
+
+class _Commit:
+    """A commit that is waited for in a thread: librdkafka repeats it without an end while the brokers are away."""
+
+    def __init__(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
+        self.ended = threading.Event()
+        self.fault: str | None = None
+        threading.Thread(target=self._run, args=(consumer, offsets), name="kafka-commit", daemon=True).start()
+
+    def _run(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
+        try:
+            self.fault = _commit(consumer, offsets)
+        finally:
+            self.ended.set()
 
 
 class ConfluentWriter(Closing):

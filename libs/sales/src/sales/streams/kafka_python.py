@@ -37,7 +37,7 @@ stands still while ``on_revoked`` runs."""
 SLICE_SECONDS = 0.1
 """A member looks this often for partitions that came while it waited: they are taken on between two polls."""
 
-COMMIT_SECONDS = 30.0
+COMMIT_SECONDS = 15.0
 
 COMMIT_TRIES = 5
 """Of a commit inside ``on_revoked``."""
