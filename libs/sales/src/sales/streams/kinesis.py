@@ -4,12 +4,15 @@ writing have files of their own."""
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import boto3
+import botocore.session
 import xxhash
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.utils import parse_timestamp
 
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Checkpoints, PositionLostError, StreamError
@@ -56,7 +59,7 @@ class KinesisWire:
             StreamError: away, or it refused the credentials.
         """
         where = aws.aws_endpoint_url or f"AWS {aws.aws_region}"
-        client = boto3.Session().client(  # of its own: the default one keeps credentials that were found earlier
+        client = boto3.Session(botocore_session=_session()).client(
             "kinesis",
             region_name=aws.aws_region,
             endpoint_url=aws.aws_endpoint_url,
@@ -292,6 +295,22 @@ class KinesisStream:
     def writer(self) -> KinesisWriter:
         """A writer with a sending thread of its own."""
         return KinesisWriter(self._client, self._name)
+
+
+def _session() -> botocore.session.Session:
+    """A session of our own: the default one keeps credentials that were found earlier. Its times are read without
+    botocore's detour through the local time zone, which takes two thirds of the time that a read costs."""
+
+    def time_of(value: Any) -> datetime:
+        try:
+            return datetime.fromtimestamp(float(value), UTC)
+        except ValueError:  # text, as other services have it
+            parsed: datetime = parse_timestamp(value)
+            return parsed
+
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=time_of)
+    return session
 
 
 def _id(name: str, summary: Mapping[str, Any]) -> str:
