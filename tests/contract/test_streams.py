@@ -401,6 +401,8 @@ def test_flushing_twice_and_flushing_nothing_is_fine(stream: Stream) -> None:
     writer.flush(BOUND)
     writer.close()
     writer.close()
+    with pytest.raises(StreamError):
+        writer.write([b"a"], [b"2"])
 
 
 # Streams

@@ -48,6 +48,7 @@ class FakeKinesis:
         self.shards = {name: FakeShard() for name in shards}
         self.page = page
         self.made = datetime(2026, 11, 20, tzinfo=UTC)
+        self.clock = time.time
         self.ends_closed_shards = True
         self.faults: dict[str, list[Exception]] = defaultdict(list)
         self.calls: Counter[str] = Counter()
@@ -101,10 +102,17 @@ class FakeKinesis:
         more = {"NextToken": str(at + 2)} if at + 2 < len(self.shards) else {}
         return {"Shards": found, **more}
 
-    def get_shard_iterator(self, *, ShardId: str, StartingSequenceNumber: str = "0", **_: Any) -> dict[str, str]:  # noqa: N803 (boto3's names)
+    def get_shard_iterator(self, *, ShardId: str, **start: Any) -> dict[str, str]:  # noqa: N803 (boto3's names)
         self._called("get_shard_iterator")
         shard = self.shards[ShardId]
-        at = sum(int(record["SequenceNumber"]) < int(StartingSequenceNumber) for record in shard.records)
+        at = 0
+        if start["ShardIteratorType"] == "AT_SEQUENCE_NUMBER":
+            number = int(start["StartingSequenceNumber"])
+            at = sum(int(record["SequenceNumber"]) < number for record in shard.records)
+        elif start["ShardIteratorType"] == "AT_TIMESTAMP":
+            if start["Timestamp"] > self.clock():
+                raise fault("InvalidArgumentException")
+            at = sum(record["ApproximateArrivalTimestamp"].timestamp() < start["Timestamp"] for record in shard.records)
         return {"ShardIterator": self._iterator(ShardId, max(at, shard.trimmed))}
 
     def _iterator(self, shard: str, at: int) -> str:
@@ -575,6 +583,28 @@ def test_a_key_that_kinesis_has_no_name_for_is_refused(fake: FakeKinesis, key: b
 
 
 # Administration
+
+
+@pytest.mark.parametrize("age", [5, 300, 10_000, 100_000])
+def test_the_end_of_a_shard_is_found_however_long_ago_it_was_written(fake: FakeKinesis, age: int) -> None:
+    fake.made = datetime.fromtimestamp(time.time() - age, UTC)
+    fake.shards[B] = FakeShard()
+    last = fill(fake, A, range(30))[-1]
+    assert open_stream(fake).ends() == {A: last, B: None}
+
+
+def test_the_end_of_a_shard_is_found_by_a_clock_that_runs_ahead_of_the_servers(fake: FakeKinesis) -> None:
+    fake.clock = lambda: time.time() - 600
+    fake.made = datetime.fromtimestamp(fake.clock() - 5, UTC)
+    last = fill(fake, A, range(30))[-1]
+    assert open_stream(fake).ends() == {A: last}
+
+
+def test_looking_for_an_end_waits_while_the_service_throttles(fake: FakeKinesis) -> None:
+    fake.made = datetime.fromtimestamp(time.time(), UTC)
+    last = fill(fake, A, range(3))[-1]
+    fake.faults["get_records"] = [fault("ProvisionedThroughputExceededException")] * 2
+    assert open_stream(fake).ends() == {A: last}
 
 
 def test_the_stream_id_tells_incarnations_apart_and_nothing_else(fake: FakeKinesis) -> None:

@@ -187,7 +187,7 @@ class KafkaWire:
 
     def _ask_for_topics(self) -> None:
         while not self._closing.wait(WATCH_SECONDS):
-            for name, topic_id in list(self._gone):
+            for name, topic_id in [there for there, fault in self._gone.items() if fault is None]:
                 try:
                     self.incarnation(name, topic_id)
                 except PositionLostError as fault:

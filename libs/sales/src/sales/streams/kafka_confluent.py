@@ -196,6 +196,8 @@ class ConfluentReader:
         self._topic = topic
         self._check_topic = check
         self._next: dict[int, int] = {}
+        self._taken: dict[int, Chunk] = {}
+        """what the running poll has got so far"""
         self._failure: StreamError | None = None
         self._closed = False
         # librdkafka asks for a group id even where no group is used: nothing is ever committed under it.
@@ -207,39 +209,53 @@ class ConfluentReader:
         self._next = dict(starts)
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
-        """The next records; waits for the first one only, at most ``timeout`` seconds."""
+        """The next records; waits for the first one only, at most ``timeout`` seconds.
+
+        An error stays: what was fetched together with it is not handed out, so going on would leave a gap.
+        """
         self._check_topic()
         self._check()
-        columns: dict[int, Chunk] = {}
+        self._taken = {}
         room = max_records
         wait = 0.0
         while room > 0:
-            try:
-                # Without waiting first: consume() with a timeout returns when it has all it asked for, or at the end
-                # of the timeout.
-                messages = self._consumer.consume(min(room, TAKE) if wait == 0 else 1, wait)
-            except KafkaException as fault:
-                raise StreamError(f"reading {self._topic} failed: {fault}") from fault
-            except RuntimeError as fault:
-                raise StreamError(f"the reader of {self._topic} is closed") from fault
+            # Without waiting first: consume() with a timeout returns when it has all it asked for, or at the end of
+            # the timeout.
+            messages = self._consume(min(room, TAKE) if wait == 0 else 1, wait)
             if messages:
                 room -= len(messages)
-                self._sort(messages, columns)
+                self._sort(messages)
                 wait = 0.0
-            elif not columns and wait == 0 and timeout > 0:
+            elif not self._taken and wait == 0 and timeout > 0:
                 self._check()
                 wait = timeout
             else:
                 break
-        if not columns:
+        if not self._taken:
             self._check()
-        return list(columns.values())
+        return list(self._taken.values())
+
+    def _consume(self, count: int, wait: float) -> list[Message]:
+        """Messages, and in here a member's callbacks."""
+        try:
+            return self._consumer.consume(count, wait)
+        except KafkaException as fault:
+            self._failure = StreamError(f"reading {self._topic} failed: {fault}")
+            raise self._failure from fault
+        except RuntimeError as fault:
+            if self._closed:
+                raise StreamError(f"the reader of {self._topic} is closed") from fault
+            self._failure = StreamError(f"reading {self._topic} was ended by an error before: {fault}")
+            raise
+        except BaseException as fault:
+            self._failure = StreamError(f"reading {self._topic} was ended by an error before: {fault!r}")
+            raise
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    def _sort(self, messages: list[Message], chunks: dict[int, Chunk]) -> None:
+    def _sort(self, messages: list[Message]) -> None:
         """Appends messages to their partitions' columns."""
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
@@ -247,9 +263,9 @@ class ConfluentReader:
             if number is None:
                 continue
             some = list(run)
-            chunk = chunks.get(number)
+            chunk = self._taken.get(number)
             if chunk is None:
-                chunk = chunks[number] = Chunk(str(number), [], [], [], [])
+                chunk = self._taken[number] = Chunk(str(number), [], [], [], [])
             chunk.keys.extend([message.key() for message in some])
             chunk.values.extend([message.value() or b"" for message in some])
             chunk.positions.extend([message.offset() or 0 for message in some])
@@ -268,7 +284,7 @@ class ConfluentReader:
                     f"{self._topic}/{message.partition()} has no more what comes next: {fault.str()}"
                 )
             elif fault.code() in _PASSING:
-                log.warning("Kafka: %s", fault.str())
+                _note(fault)
             else:
                 self._failure = StreamError(f"reading {self._topic} failed: {fault.str()}")
         return records
@@ -311,15 +327,14 @@ class ConfluentMember(ConfluentReader):
         self._arriving: dict[str, int | None] | None = None
         self._commit: _Commit | None = None
         self._rebalancing = False
+        self._lost = False
         super().__init__(
             config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {}, check
         )
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lose)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         committed = consumer.committed(partitions, timeout=COMMIT_SECONDS) if partitions else []
@@ -344,6 +359,14 @@ class ConfluentMember(ConfluentReader):
             self._rebalancing = False
             consumer.incremental_unassign(partitions)
 
+    def _lose(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """The group did not hear of us for too long, and deals out our partitions."""
+        self._lost = True
+        try:
+            self._revoked(consumer, partitions)
+        finally:
+            self._lost = False
+
     def _give_back(self, numbers: Iterable[int]) -> None:
         held = [number for number in numbers if number in self._next]
         try:
@@ -352,6 +375,7 @@ class ConfluentMember(ConfluentReader):
         finally:
             for number in held:
                 del self._next[number]
+                self._taken.pop(number, None)  # another member reads it again
 
     def commit(self, positions: Mapping[str, int]) -> None:
         """Commits the offsets after these positions, and waits for the answer."""
@@ -359,6 +383,8 @@ class ConfluentMember(ConfluentReader):
             return
         for name in positions:
             self._own(name)
+        if self._lost:
+            raise StreamError(f"the partitions of {self._topic} are another member's by now")
         offsets = [TopicPartition(self._topic, int(name), position + 1) for name, position in positions.items()]
         if self._rebalancing:
             # The client lets no other thread in meanwhile; but the coordinator is there, it has just spoken to us.
@@ -477,6 +503,8 @@ class ConfluentWriter(Closing):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Queues records in order; waits for room."""
         self._check()
+        if self._closed:
+            raise StreamError(f"the writer of {self._topic} is closed")
         produce = self._producer.produce
         topic = self._topic
         for key, value in zip(keys, values, strict=True):

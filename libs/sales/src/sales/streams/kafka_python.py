@@ -420,6 +420,8 @@ class PurePythonWriter(Closing):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Queues records in order; waits for room."""
         self._forget_acknowledged()
+        if self._closed:
+            raise StreamError(f"the writer of {self._topic} is closed")
         deadline = time.monotonic() + WRITE_SECONDS
         for key, value in zip(keys, values, strict=True):
             size = len(key) + len(value)

@@ -17,7 +17,7 @@ from botocore.utils import parse_timestamp
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Checkpoints, PositionLostError, StreamError
 from sales.streams.kinesis_faults import code, passing
-from sales.streams.kinesis_reader import KinesisMember, KinesisReader, Shard
+from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Shard
 from sales.streams.kinesis_writer import KinesisWriter
 from sales.streams.reaching import reach
 
@@ -38,7 +38,11 @@ AWS_READ_SECONDS = 0.6
 LOCAL_READ_SECONDS = 0.25
 """The same for a server of one's own, which has no such limit: how fresh things are."""
 
-CONNECTIONS = 16
+LOOK_BACK_SECONDS = (60, 3600, 6 * 3600)
+"""Where the last record of a shard is looked for before the whole shard is read."""
+
+CONNECTIONS = 64
+"""Kept open: one for each reader and writer at work."""
 
 T = TypeVar("T")
 
@@ -240,19 +244,45 @@ class KinesisStream:
         return self._wire.shards(self._name)
 
     def ends(self) -> dict[str, int | None]:
-        """Reads every shard to its tip: Kinesis tells no other way."""
-        ends: dict[str, int | None] = dict.fromkeys(self.partitions())
-        reader = self.reader(ends)
+        """Reads the last minute of each shard, or the last hours where there is nothing: Kinesis tells no other way."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        try:
-            while len(reader.lag()) < len(ends):
-                for chunk in reader.poll(10_000, 0.2):
-                    ends[chunk.partition] = chunk.positions[-1]
-                if time.monotonic() > deadline:
-                    raise StreamError(f"the ends of {self._id} could not be read in {SETTLE_SECONDS:.0f} s")
-        finally:
-            reader.close()
-        return ends
+        return {shard.name: self._end(shard.name, deadline) for shard in self._shards()}
+
+    def _end(self, shard: str, deadline: float) -> int | None:
+        now = time.time()
+        for back in LOOK_BACK_SECONDS:
+            last = self._last_record(shard, {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": now - back}, deadline)
+            if last is not None:
+                return last
+        return self._last_record(shard, {"ShardIteratorType": "TRIM_HORIZON"}, deadline)
+
+    def _last_record(self, shard: str, start: dict[str, Any], deadline: float) -> int | None:
+        """The last record from a start on."""
+        last = None
+        iterator = None
+        while True:
+            try:
+                if iterator is None:
+                    answer = self._client.get_shard_iterator(StreamName=self._name, ShardId=shard, **start)
+                    iterator = answer["ShardIterator"]
+                answer = self._client.get_records(ShardIterator=iterator, Limit=FETCH_RECORDS)
+            except ClientError as fault:
+                if code(fault) == "InvalidArgumentException":
+                    return None  # a time to come, by the server's clock
+                if not passing(fault) or time.monotonic() > deadline:
+                    raise StreamError(f"Kinesis does not tell where {self._id}/{shard} ends: {fault}") from fault
+                time.sleep(self._read_seconds)
+                continue
+            except BotoCoreError as fault:
+                raise StreamError(f"Kinesis does not tell where {self._id}/{shard} ends: {fault}") from fault
+            records = answer["Records"]
+            if records:
+                last = int(records[-1]["SequenceNumber"])
+            iterator = answer.get("NextShardIterator")
+            if iterator is None or (answer["MillisBehindLatest"] == 0 and len(records) < FETCH_RECORDS):
+                return last
+            if time.monotonic() > deadline:
+                raise StreamError(f"the end of {self._id}/{shard} was not reached in {SETTLE_SECONDS:.0f} s")
 
     def reader(self, after: Mapping[str, int | None]) -> KinesisReader:
         """Reads these shards; of those among them, a child is read after its parents.

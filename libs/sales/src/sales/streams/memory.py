@@ -358,6 +358,8 @@ class MemoryWriter(Closing):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Appends; StreamError for a record that is too large, and from then on."""
         self.flush(0)
+        if self._closed:
+            raise StreamError(f"the writer of {self._stream.id} is closed")
         for key, value in zip(keys, values, strict=True):
             size = len(key) + len(value)
             if size > LARGEST_RECORD_BYTES:
