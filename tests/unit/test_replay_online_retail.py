@@ -45,13 +45,15 @@ def shop(online_retail: Path) -> tuple[list[ReplayedOrder], Report]:
 
 
 @pytest.fixture(scope="module")
-def sql(online_retail: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def sql(online_retail: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
     with duckdb.connect() as connection:
         connection.execute(FATES.replace("?", f"'{online_retail}'").replace("CREATE VIEW", "CREATE TABLE"))
         yield connection
 
 
-def test_the_fates_add_up_to_all_rows(shop: tuple[list[ReplayedOrder], Report], sql: duckdb.DuckDBPyConnection) -> None:
+def test_the_fates_add_up_to_all_rows(
+    shop: tuple[list[ReplayedOrder], Report], sql: "duckdb.DuckDBPyConnection"
+) -> None:
     _, report = shop
     assert report.rows == ROWS
     assert dict(report.fates) == dict(sql.execute("SELECT fate, count(*) FROM lines GROUP BY fate").fetchall())
@@ -69,7 +71,7 @@ def test_the_fates_add_up_to_all_rows(shop: tuple[list[ReplayedOrder], Report], 
 
 
 def test_every_order_has_the_time_and_the_amounts_that_sql_finds(
-    shop: tuple[list[ReplayedOrder], Report], sql: duckdb.DuckDBPyConnection
+    shop: tuple[list[ReplayedOrder], Report], sql: "duckdb.DuckDBPyConnection"
 ) -> None:
     orders, report = shop
     expected = sql.execute(
@@ -85,7 +87,7 @@ def test_every_order_has_the_time_and_the_amounts_that_sql_finds(
 
 
 def test_products_and_customers_are_those_of_the_file(
-    shop: tuple[list[ReplayedOrder], Report], sql: duckdb.DuckDBPyConnection
+    shop: tuple[list[ReplayedOrder], Report], sql: "duckdb.DuckDBPyConnection"
 ) -> None:
     orders, _ = shop
     pieces: Counter[tuple[str, str]] = Counter()
