@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -562,6 +563,7 @@ class Joined:
     def poll(self, timeout: float = 0.1) -> list[Chunk]:
         chunks = self.member.poll(500, timeout)
         for chunk in chunks:
+            assert chunk.partition in self.held  # nothing comes of a partition that was given back
             self.held[chunk.partition] = chunk.positions[-1]
         self.chunks.extend(chunks)
         return chunks
@@ -580,6 +582,43 @@ class Joined:
 
     def commit(self) -> None:
         self.member.commit({name: position for name, position in self.held.items() if position is not None})
+
+
+class AtWork:
+    """A member that reads in a thread, as the members of a group do in processes of their own."""
+
+    def __init__(self, joined: Joined) -> None:
+        self.joined = joined
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.joined.poll()
+            self.joined.member.close()
+        except BaseException as error:
+            self._error = error
+            raise
+
+    @property
+    def held(self) -> list[str]:
+        return list(self.joined.held)
+
+    def leave(self) -> None:
+        self._stop.set()
+        self._thread.join(BOUND)
+        assert not self._thread.is_alive()
+        assert self._error is None
+
+
+def shared(members: list[AtWork], partitions: list[str]) -> bool:
+    """Whether each member has some of the partitions, and each partition one member."""
+    time.sleep(0.01)
+    held = [member.held for member in members]
+    return all(held) and sorted(chain.from_iterable(held)) == partitions
 
 
 @pytest.fixture
@@ -634,38 +673,56 @@ def test_two_members_share_the_partitions_and_hand_them_over(kind: Kind, group: 
     if kind.name == "kinesis":
         pytest.skip("one process reads a Kinesis stream at first")
     write(group.stream, records(300))
-    first = group.join()
-    first.read(300)
-    second = group.join()
-
-    def shared() -> bool:
-        first.poll()
-        second.poll()
-        return bool(first.held and second.held) and set(first.held) | set(second.held) == set(group.stream.partitions())
-
-    until(shared, "both have partitions")
-    assert not set(first.held) & set(second.held)
-    assert all(position is not None for position in second.held.values())  # what the first one committed
+    partitions = group.stream.partitions()
+    first = AtWork(group.join())
+    until(lambda: first.joined.count == 300, "300 records")
+    second = AtWork(group.join())
+    until(lambda: shared([first, second], partitions), "both have partitions")
+    assert all(position is not None for position in second.joined.held.values())  # what the first one committed
 
     write(group.stream, records(300, start=300))
-
-    def all_read() -> bool:
-        first.poll()
-        second.poll()
-        return first.count + second.count >= 600
-
-    until(all_read, "the rest, by both")
-    first.member.close()
+    until(lambda: first.joined.count + second.joined.count >= 600, "the rest, by both")
+    first.leave()
     write(group.stream, records(60, start=600))
+    until(lambda: first.joined.count + second.joined.count >= 660, "all by the second")
 
-    def rest_read() -> bool:
-        second.poll()
-        return first.count + second.count >= 660
+    assert sorted(second.held) == partitions
+    assert second.joined.count > 60
+    assert by_key(first.joined.chunks + second.joined.chunks) == grouped(records(660))
+    second.leave()
 
-    until(rest_read, "all by the second")
-    assert set(second.held) == set(group.stream.partitions())
-    assert by_key(first.chunks + second.chunks) == grouped(records(660))
-    second.member.close()
+
+def test_members_that_come_and_go_while_records_stream_in_lose_nothing_and_read_nothing_twice(
+    kind: Kind, group: Group
+) -> None:
+    if kind.name == "kinesis":
+        pytest.skip("one process reads a Kinesis stream at first")
+    partitions = group.stream.partitions()
+    sent: list[tuple[bytes, bytes]] = []
+    here = [AtWork(group.join())]
+    everybody = list(here)
+    writer = group.stream.writer()
+
+    def shared_meanwhile() -> bool:
+        some = records(50, keys=1000, start=len(sent))
+        writer.write([key for key, _ in some], [value for _, value in some])
+        sent.extend(some)
+        return shared(here, partitions)
+
+    until(shared_meanwhile, "one reads all")
+    for _ in range(2):
+        everybody.append(AtWork(group.join()))
+        here.append(everybody[-1])
+        until(shared_meanwhile, "the newcomer has its share")
+    here.pop(0).leave()
+    until(shared_meanwhile, "the others have the share of the one that left")
+    writer.close()
+    until(lambda: sum(member.joined.count for member in everybody) >= len(sent), "the rest")
+    for member in here:
+        member.leave()
+
+    found = chain.from_iterable(member.joined.chunks for member in everybody)
+    assert sorted(value for chunk in found for value in chunk.values) == sorted(value for _, value in sent)
 
 
 def test_a_paused_partition_gives_nothing_until_it_is_resumed(group: Group) -> None:

@@ -37,6 +37,9 @@ stands still while ``on_revoked`` runs."""
 SLICE_SECONDS = 0.1
 """A member looks this often for partitions that came while it waited: they are taken on between two polls."""
 
+JOIN_SECONDS = 3.0
+"""Every member hears within a second, the heartbeat's interval, that the group changes."""
+
 COMMIT_SECONDS = 15.0
 
 COMMIT_TRIES = 5
@@ -181,9 +184,11 @@ class PurePythonMember(PurePythonReader):
     """A member of a consumer group. When the group changes, every partition is given back and dealt out anew: with
     cooperative rebalancing this client (3.0.12) joined over and over again in some trials, and could not leave.
 
-    In one thing it falls short of the port: while the group changes, ``on_revoked`` runs on the client's own thread.
-    The caller's thread waits in ``poll`` meanwhile, so the two never run together; but a commit in there is only
-    queued, and acknowledged before the partitions are given away. One that fails then is a line on the log.
+    In two things it falls short of the port, while the group changes: ``poll`` may wait for JOIN_SECONDS whatever its
+    timeout, because the client drops an answer of the group that comes between two polls and joins once more. And
+    ``on_revoked`` runs on the client's own thread. The caller's waits in ``poll`` meanwhile, so the two never run
+    together; but a commit in there is only queued, and acknowledged before the partitions are given away. One that
+    fails then is a line on the log.
     """
 
     def __init__(
@@ -202,6 +207,8 @@ class PurePythonMember(PurePythonReader):
         self._on_revoked = on_revoked
         self._new: set[int] = set()
         """assigned, but not yet told to the caller"""
+        self._joining = True
+        """the group has not dealt out its partitions yet"""
         self._arriving: dict[str, int | None] = {}
         self._revoking: dict[TopicPartition, OffsetAndMetadata] | None = None
         """offsets to commit when ``on_revoked`` returns; None: it is not running"""
@@ -224,24 +231,26 @@ class PurePythonMember(PurePythonReader):
             raise StreamError(f"Kafka does not describe topic {self._topic!r}: {fault}") from fault
 
     def _fetch(self, wait: float) -> None:
-        deadline = time.monotonic() + wait
+        started = time.monotonic()
+        left = wait
         while True:
             try:
-                super()._fetch(min(wait, SLICE_SECONDS))
+                super()._fetch(max(0.0, min(left, SLICE_SECONDS)))
             except StreamError:
                 if self._callback_fault is not None:
                     raise self._callback_fault from None
                 raise
             if self._new:
                 self._take_on()
-            wait = deadline - time.monotonic()
-            if wait <= 0 or self._has_waiting():
+            left = started + (max(wait, JOIN_SECONDS) if self._joining else wait) - time.monotonic()
+            if left <= 0 or self._has_waiting():
                 return
 
     # The listener's side, on the client's thread.
 
     def arrive(self, partitions: set[TopicPartition]) -> None:
         """Holds new partitions until the caller's thread has been told of them."""
+        self._joining = False
         self._consumer.pause(*partitions)
         for partition in partitions:
             self._consumer.seek(partition, 0)  # any offset: without one the client would look for a committed one
@@ -249,6 +258,7 @@ class PurePythonMember(PurePythonReader):
 
     async def leave(self, partitions: set[TopicPartition], *, lost: bool) -> None:
         """Tells the caller, and commits what it asked for, while the partitions are still ours."""
+        self._joining = True
         numbers = [partition.partition for partition in partitions]
         self._new.difference_update(numbers)
         names = [str(number) for number in numbers if number in self._next]

@@ -175,12 +175,13 @@ class MemoryReader:
             self._start(partition, position)
 
     def _start(self, partition: str, after: int | None) -> None:
-        log = self._stream.logs.get(partition)
-        if log is None:
-            raise StreamError(f"stream {self._stream.id} has no partition {partition!r}")
-        if after is not None and after < log.trimmed:
-            raise PositionLostError(f"position {after} of {self._stream.id}/{partition} was removed by retention")
-        self._after[partition] = after
+        with self._stream.changed:
+            log = self._stream.logs.get(partition)
+            if log is None:
+                raise StreamError(f"stream {self._stream.id} has no partition {partition!r}")
+            if after is not None and after < log.trimmed:
+                raise PositionLostError(f"position {after} of {self._stream.id}/{partition} was removed by retention")
+            self._after[partition] = after
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records, at most one chunk a partition; waits up to ``timeout`` seconds for the first."""
