@@ -1,10 +1,11 @@
 """Signals become one exception, and never at a moment that would leak something."""
 
+import contextlib
 import signal
 
 import pytest
 
-from tillstream.interrupts import SIGNALS, Interrupted, raised, shielded
+from tillstream.interrupts import SIGNALS, Interrupted, answered, check, raised, shielded
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -34,3 +35,18 @@ def test_afterwards_signals_do_what_they_did_before() -> None:
     with raised():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_one_that_was_lost_on_its_way_is_raised_by_the_next_check() -> None:
+    def lost() -> None:
+        with contextlib.suppress(Interrupted):  # as native code does that calls back into Python
+            signal.raise_signal(signal.SIGTERM)
+
+    with raised():
+        check()
+        lost()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            check()
+        answered()
+        check()
+    check()

@@ -174,6 +174,7 @@ def start(stack: ExitStack, wire: WireName, *, rate: str, logs: Path | None, gen
         chain.supervisor.adopt(server.child)
     settings = load(SetupSettings)
     for made in create_all(settings):
+        chain.supervisor.check()
         say(made.sentence)
         if foreign and made.kind == "stream" and made.created:
             borrowed.append(made.name)

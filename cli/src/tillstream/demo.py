@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sales.settings import load
 from tillstream.chain import Chain, Say
-from tillstream.interrupts import Interrupted
+from tillstream.interrupts import Interrupted, answered
 from tillstream.live import Board, watch
 from tillstream.running import LogsOption, RateOption, StreamOption, run
 from tillstream.verify import VerifySettings, show, verify_board
@@ -43,6 +43,7 @@ def _watch_and_prove(chain: Chain, board: Board, seconds: float) -> bool:
     except Interrupted as stop:
         if not stop.by_keyboard:
             raise
+        answered()
     typer.echo("stopping: no new orders")
     chain.supervisor.stop("generator")
     if not chain.settle(SETTLE_SECONDS):

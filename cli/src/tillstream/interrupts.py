@@ -33,10 +33,14 @@ class Interrupted(BaseException):
 class _State:
     shields = 0
     pending: int | None = None
+    """came behind a shield"""
+    asked: int | None = None
+    """was raised, and not yet answered"""
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
     if not _State.shields:
+        _State.asked = number
         raise Interrupted(number)
     if _State.pending is not None:  # asked for twice while stopping: go at once; the wardens end the children
         os._exit(128 + number)
@@ -50,8 +54,22 @@ def raised() -> Iterator[None]:
     try:
         yield
     finally:
+        _State.asked = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check() -> None:
+    """Raises `Interrupted` if one was raised that never arrived: native code that calls back into Python, as clients of
+    Kafka do, loses what is raised there. For loops that wait.
+    """
+    if _State.asked is not None:
+        raise Interrupted(_State.asked)
+
+
+def answered() -> None:
+    """What was asked for last is being done; the next signal is another one."""
+    _State.asked = None
 
 
 @contextlib.contextmanager
@@ -65,4 +83,5 @@ def shielded() -> Iterator[None]:
         _State.shields -= 1
         if not _State.shields and _State.pending is not None:
             number, _State.pending = _State.pending, None
+            _State.asked = number
             raise Interrupted(number)

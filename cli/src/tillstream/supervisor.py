@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from tillstream import interrupts
 from tillstream.local.nursery import Child, Nursery
 
 STOP_SECONDS = 60.0
@@ -54,11 +55,13 @@ class Supervisor:
         self._children[child.name] = child
 
     def check(self) -> None:
-        """Do all still run?
+        """Do all still run, and does nobody want this process to stop?
 
         Raises:
+            Interrupted: somebody does.
             ChildEndedError: one does not; the first that was started, as the others may have ended for its sake.
         """
+        interrupts.check()
         for child in self._children.values():
             code = child.exit_code()
             if code is not None and not self._is_its_end(child, code):

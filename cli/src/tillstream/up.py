@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tillstream.chain import POLL_SECONDS, Chain
-from tillstream.interrupts import Interrupted
+from tillstream.interrupts import Interrupted, answered
 from tillstream.live import Board, watch
 from tillstream.running import LogsOption, RateOption, StreamOption, run
 
@@ -32,6 +32,7 @@ def _until_stopped(chain: Chain, board: Board, *, show: bool) -> bool:
             chain.supervisor.check()
             time.sleep(POLL_SECONDS)
     except Interrupted:
+        answered()
         typer.echo("stopping")
     chain.supervisor.stop_all()
     return True
