@@ -765,6 +765,36 @@ def test_pausing_in_the_middle_loses_and_doubles_nothing(group: Group) -> None:
     joined.member.close()
 
 
+def test_what_retention_takes_from_under_a_reader_is_lost_and_never_skipped(kind: Kind, group: Group) -> None:
+    if kind.forget is None:
+        pytest.skip("moto keeps everything: tests/unit/test_streams_kinesis.py asks a fake that forgets")
+    write(group.stream, records(300))
+    joined = group.join()
+    joined.read(300)
+    one = group.stream.partitions()[0]
+    joined.member.pause(one)
+    write(group.stream, records(300, start=300))
+    joined.poll(0.5)  # whatever was on its way before the pause is here
+    last = group.stream.ends()[one]
+    assert last is not None
+    kind.forget(group.stream, one, last)
+    write(group.stream, records(300, start=600))
+    joined.member.resume(one)
+
+    def poll_until_it_raises() -> None:
+        def got_past_the_gap() -> bool:
+            joined.poll()
+            held = joined.held[one]
+            return held is not None and held > last
+
+        until(got_past_the_gap, "an error")
+
+    with pytest.raises(PositionLostError):
+        poll_until_it_raises()
+    joined.commit_when_revoked = False
+    joined.member.close()
+
+
 def test_seeking_goes_to_any_position_and_back(group: Group) -> None:
     write(group.stream, records(900))
     everything = read_all(group.stream, 900)

@@ -46,7 +46,7 @@ class Reader(Protocol):
 
         Raises:
             PositionLostError: the position is no longer there.
-            StreamError: a fault that will not mend itself.
+            StreamError: a fault that will not mend itself. After either the reader gives nothing more: open another.
         """
         ...
 
@@ -88,7 +88,10 @@ class Member(Reader, Protocol):
 
 
 class Writer(Protocol):
-    """Appends to a stream. At least once; one key's records keep their order. One thread at a time."""
+    """Appends to a stream. At least once; one key's records keep their order. One thread at a time.
+
+    After a record was refused for good every call raises: what came behind it must not overtake it. Open another.
+    """
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Queues records; blocks while the bounded queue is full.
@@ -107,7 +110,11 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """Flushes (bounded) and gives everything back. Twice is once."""
+        """Flushes (bounded) and gives everything back. Twice is once.
+
+        Raises:
+            StreamError: something is not acknowledged. At the end of a ``with`` block that fails it is only logged.
+        """
         ...
 
     def __enter__(self) -> Self: ...
