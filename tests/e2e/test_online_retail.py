@@ -34,8 +34,8 @@ SENT_AT_ONCE = 1000
 STRETCH_SECONDS = 60.0
 """A twentieth of the year takes a second."""
 
-STORED_SECONDS = 240.0
-"""What was sent takes DynamoDB's protocol server a minute or two on two cores."""
+STORED_SECONDS = 600.0
+"""A year's orders take DynamoDB's protocol server three minutes on two cores."""
 
 
 @dataclass
