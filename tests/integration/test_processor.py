@@ -17,6 +17,7 @@ from processor.__main__ import run
 from processor.settings import ProcessorSettings
 from sales import dead_letters, rollups
 from sales.board import BoardReader, Keys, LiveNumbers
+from sales.service import Stop
 from sales.streams.memory import MemoryWire
 from sales.times import format_time
 
@@ -70,7 +71,7 @@ class World:
 
     @contextmanager
     def processor(self, **changes: Any) -> Iterator[threading.Thread]:
-        stopping = threading.Event()
+        stopping = Stop()
 
         def work() -> None:
             try:

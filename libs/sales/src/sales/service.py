@@ -3,7 +3,11 @@
 import contextlib
 import faulthandler
 import logging
+import os
+import signal
 import sys
+import time
+from collections.abc import Callable
 
 EXIT_FAILED = 1
 """A fault that needs somebody."""
@@ -26,3 +30,48 @@ def start_logging(service: str) -> None:
         logging.getLogger(own).setLevel(logging.INFO)
     with contextlib.suppress(OSError):  # a standard error that is no file, as test runners have
         faulthandler.enable()
+
+
+def on_signals(action: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT do this from now on (a container's first process hears them only if it asked to). Main thread
+    only; the action must not wait for a lock, because the interrupted code may hold it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: action())
+
+
+class Stop:
+    """Somebody asked the service to stop.
+
+    A plain flag and no `threading.Event`: setting an event from a signal's handler can wait for ever for the lock that
+    the interrupted code holds.
+    """
+
+    SLICE_SECONDS = 0.1
+    """How soon a wait notices."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def set(self) -> None:
+        """From now on; any thread, or a signal's handler."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Blocks that long, or until somebody asks; whether somebody did."""
+        end = time.monotonic() + seconds
+        while not self._asked and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self.SLICE_SECONDS))
+        return self._asked
+
+
+def leave_at_once() -> None:
+    """Ends the process with 0, from a signal's handler, while there is nothing to finish yet.
+
+    Not by an exception: raised while a native client calls back, it would be swallowed there.
+    """
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,8 +1,8 @@
 """The real clock, and the signals that end a service in order."""
 
-import signal
 import time
-from types import FrameType
+
+from sales.service import leave_at_once, on_signals
 
 _SLICE_SECONDS = 0.1
 """How soon a wait notices that the process shall stop."""
@@ -19,16 +19,15 @@ class SystemClock:
     def listen(self) -> None:
         """From now on the signals end the process; a container's first process would not hear them otherwise. Main
         thread only."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        on_signals(self._stop)
 
     def finish_first(self) -> None:
         """From now on there is something to finish."""
         self._finish_first = True
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self) -> None:
         if not self._finish_first:
-            raise SystemExit(0)
+            leave_at_once()
         # A plain flag: setting an Event from a handler can wait for a lock that the interrupted code holds.
         self._stopping = True
 

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -24,7 +22,7 @@ from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from sales.board import BoardReader, BoardWriter, FencedError, Keys
 from sales.countries import region_table
-from sales.service import EXIT_AWAY, EXIT_FAILED, start_logging
+from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
 from sales.streams import Stream, StreamError, Wire
 from sales.streams.connect import connect
@@ -58,15 +56,15 @@ def main() -> int:
     # Set to anything, even to "false", this makes the engine open a web server.
     os.environ.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)
     settings = load(ProcessorSettings)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = Stop()
+    on_signals(leave_at_once)
     try:
         wire = connect(settings, settings)
         client = _redis(settings)
     except (StreamError, redis.RedisError) as error:
         log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
         return EXIT_AWAY
+    on_signals(stopping.set)
     try:
         run(wire, client, settings, stopping)
     except Exception as error:
@@ -81,7 +79,7 @@ def main() -> int:
     return 0
 
 
-def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping: threading.Event) -> None:
+def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping: Stop) -> None:
     """Puts the processor together and runs it until ``stopping``.
 
     Raises:
@@ -100,7 +98,7 @@ def _dataflow(
     wire: Wire,
     client: "redis.Redis",
     settings: ProcessorSettings,
-    stopping: threading.Event,
+    stopping: Stop,
     recovery: RecoveryDirectory,
 ) -> Dataflow:
     orders = wire.open(settings.orders_stream)

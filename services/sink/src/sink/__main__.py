@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from sales.countries import region_table
-from sales.service import EXIT_AWAY, EXIT_FAILED, start_logging
+from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
 from sales.streams import Stream, StreamError, Wire
 from sales.streams.connect import connect
@@ -27,6 +26,9 @@ from sink.store import S3Store, StoreError, probe
 
 log = logging.getLogger("sink")
 
+LOOK_SECONDS = 60.0
+"""The main thread only waits to be told to stop."""
+
 INDEX_LIMITS = Limits(rotate_bytes=1_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=8_000_000)
 """Items are written as they come; a batch is small, because items take many times their messages' memory, and so that
 a slow table is waited for in small steps."""
@@ -37,9 +39,9 @@ def main() -> None:
     a far side did not come up."""
     settings = load(SinkSettings)
     start_logging("sink")
-    stop = threading.Event()
+    stop = Stop()
     # Before the lanes run there is nothing to finish.
-    _on_signals(lambda: sys.exit(0))
+    on_signals(leave_at_once)
     with contextlib.ExitStack() as opened:
         try:
             deliveries = _compose(settings, opened)
@@ -47,7 +49,7 @@ def main() -> None:
             _fail(error, EXIT_AWAY)
         except StoreError as error:
             _fail(error, EXIT_FAILED)
-        _on_signals(stop.set)
+        on_signals(stop.set)
         fault = _run(deliveries, stop)
     if isinstance(fault, StreamError | StoreError):
         _fail(fault, EXIT_FAILED)
@@ -55,23 +57,19 @@ def main() -> None:
         raise fault
 
 
-def _on_signals(action: Callable[[], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: action())
-
-
 def _fail(error: Exception, code: int) -> NoReturn:
     sys.stderr.write(f"sink: {error}\n")
     raise SystemExit(code)
 
 
-def _run(deliveries: dict[str, Delivery[Any]], stop: threading.Event) -> Exception | None:
+def _run(deliveries: dict[str, Delivery[Any]], stop: Stop) -> Exception | None:
     """Runs each delivery on a thread of its own until ``stop``; the first one's fault stops the others, in order."""
     faults: list[Exception] = []
+    ending = threading.Event()
 
     def run(name: str, delivery: Delivery[Any]) -> None:
         try:
-            delivery.run(stop)
+            delivery.run(ending)
         except Exception as error:  # noqa: BLE001 (handed to the main thread, which ends the process with it)
             log.error("lane %s failed: %s", name, error)  # noqa: TRY400 (the main thread tells the rest)
             faults.append(error)
@@ -81,7 +79,9 @@ def _run(deliveries: dict[str, Delivery[Any]], stop: threading.Event) -> Excepti
     for thread in threads:
         thread.start()
     log.info("running: %s", ", ".join(deliveries))
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        pass
+    ending.set()
     for thread in threads:
         thread.join()
     log.info("stopped")
