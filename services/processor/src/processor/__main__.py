@@ -86,7 +86,7 @@ def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping
         Exception: one of EXPECTED, perhaps as the cause of the engine's own error.
     """
     orders = wire.open(settings.orders_stream)
-    with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=settings.slots)) as recovery:
+    with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=_slots(settings))) as recovery:
         flow = _dataflow(wire, client, settings, stopping, recovery)
         log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
@@ -129,7 +129,7 @@ def _dataflow(
 
     source = OrdersSource(
         stream=orders,
-        slots=settings.slots,
+        slots=_slots(settings),
         rules=settings.rules(),
         recovery=recovery,
         dead_letters_writer=dead_letters.writer,
@@ -144,6 +144,12 @@ def _dataflow(
         board=BoardSink(writer, settings.away_seconds, stopping.wait),
         rollups=RollupsSink(rollups.writer()),
     )
+
+
+def _slots(settings: ProcessorSettings) -> int:
+    """One on Kinesis, where shards split and merge: the slot that read a parent goes on with its children, and with
+    several slots a restart could give a child to two of them."""
+    return settings.slots if settings.stream == "kafka" else 1
 
 
 def _redis(settings: ProcessorSettings) -> "redis.Redis":

@@ -20,7 +20,7 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     snapshot_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
     """how often the state is made durable: what a crash makes us read again"""
     slots: Annotated[int, Field(ge=1, le=64)] = 4
-    """how many readers share the partitions; fixed for the life of a recovery directory"""
+    """how many readers share Kafka's partitions (on Kinesis it is one); fixed for the life of a recovery directory"""
     poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4000
     """messages decoded in one piece: their objects should fit the processor's cache"""
     dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
