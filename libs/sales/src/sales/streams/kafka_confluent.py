@@ -29,6 +29,10 @@ twice as fast as 10,000."""
 PREFETCH_KBYTES = 65_536
 """What one consumer may hold ahead of its reader."""
 
+SESSION_SECONDS = 15.0
+"""A member that is silent this long has lost its partitions: how long they wait when a process was killed. The client's
+own 45 s keep them waiting for most of a minute; heartbeats come every 3 s, from a thread of their own."""
+
 COMMIT_SECONDS = 15.0
 """How long a commit may take: a coordinator that moves to another broker needs some seconds."""
 
@@ -329,7 +333,15 @@ class ConfluentMember(ConfluentReader):
         self._rebalancing = False
         self._lost = False
         super().__init__(
-            config | {"group.id": group, "partition.assignment.strategy": "cooperative-sticky"}, topic, {}, check
+            config
+            | {
+                "group.id": group,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": round(SESSION_SECONDS * 1000),
+            },
+            topic,
+            {},
+            check,
         )
 
     def _begin(self, starts: Mapping[int, int]) -> None:
