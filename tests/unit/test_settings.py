@@ -7,7 +7,7 @@ import pytest
 
 from generator.settings import SourceSettings
 from processor.settings import ProcessorSettings
-from sales.settings import BoardSettings, Settings, StreamSettings, load
+from sales.settings import AwsSettings, BoardSettings, Settings, StreamSettings, load
 from sink.settings import SinkSettings
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -53,3 +53,47 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM", "kafka")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
     assert "hush" not in repr((load(StreamSettings), load(BoardSettings)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "wrong"),
+    [
+        (BoardSettings, "REDIS_URL", "hush:6379"),
+        (BoardSettings, "REDIS_URL", "redis://:hush@example.com:port/0"),
+        (BoardSettings, "REDIS_URL", "redis://:hush@example.com/0?no_such_option=1"),
+        (BoardSettings, "REDIS_URL", "rediss://:hush@example.com/0?ssl_cert_reqs=hush"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "hush:5000"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "redis://hush:5000"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "http://user:hush@example.com:port"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "http://hush example.com"),
+    ],
+)
+def test_an_address_that_is_none_is_a_line_that_does_not_repeat_it(
+    kind: type[Settings], name: str, wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, wrong)
+    with pytest.raises(SystemExit) as exit_:
+        load(kind)
+    assert exit_.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{name}: is no address")
+    assert line.count("allowed: ") == 1
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "right"),
+    [
+        (BoardSettings, "REDIS_URL", "rediss://user:password@example.com:6380/0?socket_timeout=5"),
+        (BoardSettings, "REDIS_URL", "unix:///run/redis.sock"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "http://127.0.0.1:5000"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "https://s3.example.com/"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "http://[::1]:5000"),
+    ],
+)
+def test_an_address_stays_as_it_was_given(
+    kind: type[Settings], name: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, right)
+    value = getattr(load(kind), name.lower())
+    assert (value.get_secret_value() if name == "REDIS_URL" else value) == right

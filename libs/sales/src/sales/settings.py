@@ -7,7 +7,9 @@ field that is missing or wrong and ends the process with exit code 2; it is for 
 import sys
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
+import redis
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -18,9 +20,10 @@ from sales.windows import Window, parse_windows
 
 
 class Settings(BaseSettings):
-    """Base of all: reads the environment, keeps nothing it doesn't know, can't be changed."""
+    """Base of all: reads the environment, keeps nothing it doesn't know, can't be changed. What is wrong is never
+    repeated in a message: it may be a secret."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
 
 class StreamSettings(Settings):
@@ -61,6 +64,13 @@ class AwsSettings(Settings):
     """of Kinesis, S3 and DynamoDB"""
     aws_endpoint_url: str | None = None
     """an address that serves the AWS protocol (moto, a local store); unset: AWS itself"""
+
+    @field_validator("aws_endpoint_url")
+    @classmethod
+    def _aws_endpoint_url(cls, value: str | None) -> str | None:
+        if value is not None and not _is_endpoint(value):
+            raise ValueError("is no address of a server; allowed: http://host:port, https://host")
+        return value
 
 
 class StoreSettings(AwsSettings):
@@ -105,6 +115,17 @@ class BoardSettings(Settings):
     live_ttl_seconds: Annotated[int, Field(ge=30, le=7 * 86400)] = 3600
     """how long live keys outlive the processor that wrote them"""
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            redis.ConnectionPool.from_url(value.get_secret_value()).make_connection()  # made, not yet connected
+        except (ValueError, TypeError, redis.RedisError):  # an address, an option's name, an option's value
+            raise ValueError(
+                "is no address of a Redis; allowed: redis://host:6379/0, rediss://user:password@host:6380/0"
+            ) from None
+        return value
+
     @field_validator("windows", mode="before")
     @classmethod
     def _windows(cls, value: Any) -> Any:
@@ -131,8 +152,22 @@ def describe(kind: type[Settings], error: ValidationError) -> list[str]:
         field = kind.model_fields.get(name)
         allowed = _allowed(field.annotation) if field is not None else ""
         problem = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{name.upper()}: {problem}" + (f"; allowed: {allowed}" if allowed else ""))
+        lines.append(
+            f"{name.upper()}: {problem}" + (f"; allowed: {allowed}" if allowed and "allowed: " not in problem else "")
+        )
     return lines
+
+
+def _is_endpoint(url: str) -> bool:
+    """Would botocore take it? Imported where an address is given, as it takes its time."""
+    from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url  # noqa: PLC0415
+
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that don't close
+        return False
+    return known and bool(is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url))
 
 
 def _allowed(annotation: Any) -> str:
