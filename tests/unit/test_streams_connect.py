@@ -1,6 +1,8 @@
 """Reaching a broker: what is tried again, what is said, what each client is told of the settings."""
 
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
@@ -122,3 +124,27 @@ def test_a_fault_that_lasts_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPa
     assert seldom.due("something else")
     now += SECONDS
     assert seldom.due("away")
+
+
+def loaded(program: str) -> str:
+    """What a fresh interpreter prints at the end of a program."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+def test_a_service_on_kinesis_loads_no_client_of_kafka() -> None:
+    program = (
+        "import sys, sink.__main__, processor.__main__, generator.__main__\n"
+        "import sales.streams.kinesis\n"
+        "print([name for name in ('confluent_kafka', 'kafka') if name in sys.modules])"
+    )
+    assert loaded(program) == "[]"
+
+
+def test_the_sink_takes_arrows_memory_from_the_system_below_python_too() -> None:
+    program = (
+        "import sink.__main__, pyarrow as pa, pyarrow.parquet as pq, os\n"
+        "assert os.environ['ARROW_DEFAULT_MEMORY_POOL'] == 'system'\n"
+        "print(pa.default_memory_pool().backend_name)"
+    )
+    assert loaded(program) == "system"

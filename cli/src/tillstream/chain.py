@@ -204,7 +204,8 @@ def _set_environment(
         os.environ.pop(name, None)
     os.environ.update(places | chosen)
     os.environ.update(RATE=rate, RECOVERY_DIR=str(recovery))
-    for name, value in (defaults | MIX | {"ROTATE_SECONDS": "2"}).items():
+    # The services' own code switches it on later, after native code was loaded.
+    for name, value in (defaults | MIX | {"ROTATE_SECONDS": "2", "PYTHONFAULTHANDLER": "1"}).items():
         os.environ.setdefault(name, value)
     shared = (*defaults, "WINDOWS", "TOP_K", "CURRENCY", "CLOCK", "REDIS_PREFIX", "S3_PREFIX")
     return chosen | {name: os.environ[name] for name in shared if name in os.environ}

@@ -1,0 +1,6 @@
+import os
+
+# Before the first import of pyarrow, which reads it once: its own choice, the mimalloc 3 in its wheels, has crashed
+# where fresh threads allocate (apache/arrow#50471, #50908), and a sink's threads do so in its first seconds.
+# `pa.set_memory_pool` would leave out what Arrow allocates below Python, as the Parquet writer does.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

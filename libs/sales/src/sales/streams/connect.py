@@ -1,9 +1,9 @@
-"""Chooses the wire."""
+"""Chooses the wire. Only its own clients are loaded: native code that is not needed can't crash a service either."""
+
+# ruff: noqa: PLC0415 (see above: each wire brings clients of its own)
 
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Wire
-from sales.streams.kafka import KafkaWire
-from sales.streams.kinesis import KinesisWire
 
 
 def connect(streams: StreamSettings, aws: AwsSettings) -> Wire:
@@ -15,5 +15,9 @@ def connect(streams: StreamSettings, aws: AwsSettings) -> Wire:
         StreamError: still away after that time.
     """
     if streams.stream == "kafka":
+        from sales.streams.kafka import KafkaWire
+
         return KafkaWire.connect(streams)
+    from sales.streams.kinesis import KinesisWire
+
     return KinesisWire.connect(streams, aws)
