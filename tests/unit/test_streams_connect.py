@@ -9,11 +9,11 @@ import pytest
 from pydantic import SecretStr
 
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.kafka_confluent import librdkafka_settings
 from sales.streams.kafka_python import kafka_python_settings
-from sales.streams.reaching import AwayError, reach
+from sales.streams.reaching import reach
 from sales.streams.seldom import SECONDS, Seldom
 
 NOBODY = "127.0.0.1:1"
@@ -47,7 +47,7 @@ def test_what_stays_away_is_given_up_with_its_name_address_and_reason() -> None:
     def attempt() -> None:
         raise AwayError("connection refused")
 
-    with pytest.raises(StreamError, match=f"Kafka at {NOBODY} can't be reached for 0 s: connection refused"):
+    with pytest.raises(AwayError, match=f"Kafka at {NOBODY} can't be reached for 0 s: connection refused"):
         reach("Kafka", NOBODY, 0.3, (AwayError,), attempt)
 
 
@@ -66,7 +66,7 @@ def test_a_fault_that_no_retry_mends_ends_the_tries_at_once() -> None:
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_a_kafka_that_is_not_there_is_named(client: str) -> None:
     started = time.monotonic()
-    with pytest.raises(StreamError, match=f"Kafka at {NOBODY} can't be reached.*refused"):
+    with pytest.raises(AwayError, match=f"Kafka at {NOBODY} can't be reached.*refused"):
         connect(stream_settings(kafka_client=client), AwsSettings())
     assert time.monotonic() - started < 10
 
@@ -74,7 +74,7 @@ def test_a_kafka_that_is_not_there_is_named(client: str) -> None:
 def test_a_kinesis_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    with pytest.raises(StreamError, match=f"Kinesis at http://{NOBODY} can't be reached"):
+    with pytest.raises(AwayError, match=f"Kinesis at http://{NOBODY} can't be reached"):
         connect(stream_settings(stream="kinesis"), AwsSettings(aws_endpoint_url=f"http://{NOBODY}"))
 
 

@@ -14,13 +14,13 @@ from rich.table import Table
 from generator import mapping as mappings
 from generator import replay as replays
 from generator.clock import SystemClock
-from generator.delivery import AwayError, send
+from generator.delivery import send
 from generator.manifest import Tally
 from generator.settings import GeneratorSettings, SourceSettings
 from sales.money import to_decimal
 from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS
 from sales.settings import describe
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 
 
 def replay(

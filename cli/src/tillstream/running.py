@@ -11,9 +11,9 @@ import redis
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sales.service import EXIT_FAILED
+from sales.service import EXIT_AWAY, EXIT_FAILED
 from sales.settings import BoardSettings, load
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 from tillstream.chain import Chain, NoNumbersError, WireName, start
 from tillstream.interrupts import Interrupted, raised
 from tillstream.live import Board, RedisAwayError
@@ -73,5 +73,5 @@ def run(
         raise typer.Exit(stop.exit_code) from None
     except FAULTS as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(EXIT_AWAY if isinstance(error, (AwayError, RedisAwayError)) else EXIT_FAILED) from error
     raise typer.Exit(0 if well else EXIT_FAILED)

@@ -1,5 +1,6 @@
 """``tillstream setup``: streams, bucket and tables, made where they are missing."""
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sales.service import EXIT_FAILED
+from sales.service import EXIT_AWAY, EXIT_FAILED
 from sales.settings import StoreSettings, StreamSettings, load
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
 from sink.aws import TRANSPORT_FAULTS
@@ -55,7 +56,7 @@ def setup(as_json: Annotated[bool, typer.Option("--json", help="Print what was d
                 typer.echo(made.sentence)
     except (StreamError, SetupError) as error:
         typer.echo(f"setup: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(EXIT_AWAY if isinstance(error, AwayError) else EXIT_FAILED) from error
     finally:
         if as_json:
             typer.echo(json.dumps([asdict(made) for made in done], indent=2))
@@ -65,7 +66,8 @@ def create_all(settings: SetupSettings) -> Iterator[Made]:
     """Makes one thing after the other, and tells of each when it can be used.
 
     Raises:
-        StreamError: a stream can't be made, or the far side stays away for CONNECT_SECONDS.
+        AwayError: a far side stays away for CONNECT_SECONDS.
+        StreamError: a stream can't be made.
         SetupError: the bucket or a table can't be made.
     """
     yield from _streams(settings)
@@ -115,16 +117,23 @@ def _bucket_is_there(client: Any, name: str) -> bool:
 
 def _tables(settings: SetupSettings) -> Iterator[Made]:
     client = aws_client("dynamodb", settings)
+    where = _aws(settings)
+
+    def create(definition: dict[str, Any]) -> bool:
+        try:
+            client.create_table(**definition)
+        except client.exceptions.ResourceInUseException:
+            return False
+        return True
+
     try:
         for definition in (sales_table(settings), trends_table(settings)):
             name = definition["TableName"]
-            try:
-                client.create_table(**definition)
-                created = True
-            except client.exceptions.ResourceInUseException:
-                created = False
+            created = reach(
+                "DynamoDB", where, settings.connect_seconds, TRANSPORT_FAULTS, functools.partial(create, definition)
+            )
             client.get_waiter("table_exists").wait(TableName=name)
-            yield Made("table", name, created, _aws(settings))
+            yield Made("table", name, created, where)
     finally:
         client.close()
 

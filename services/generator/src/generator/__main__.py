@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from generator import manifest, mapping, pacing, replay, shoppers
 from generator.clock import SystemClock
-from generator.delivery import AwayError, send
+from generator.delivery import send
 from generator.manifest import Parcel
 from generator.settings import GeneratorSettings
 from generator.synthetic import SyntheticShop
 from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, start_logging
 from sales.settings import describe
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 from sales.times import format_time
 
 log = logging.getLogger("generator")

@@ -14,7 +14,7 @@ from generator.clock import SystemClock
 from generator.manifest import Parcel, Tally
 from generator.pacing import Clock
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import StreamError, Writer
+from sales.streams import Writer
 from sales.streams.connect import connect
 from sales.times import format_time
 
@@ -33,10 +33,6 @@ class Listener(Protocol):
     def sent(self, total: Tally) -> None:
         """Called after each parcel; must not block."""
         ...
-
-
-class AwayError(StreamError):
-    """The far side could not be reached at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +57,9 @@ def send(
 
     Raises:
         AwayError: the far side is away.
-        StreamError: there is no such stream, or something was not acknowledged.
+        StreamError: it refused us, there is no such stream, or something was not acknowledged.
     """
-    try:
-        wire = connect(streams, aws)
-    except StreamError as error:
-        raise AwayError(str(error)) from error
+    wire = connect(streams, aws)
     try:
         stream = wire.open(streams.orders_stream)
         log.info("sending to %s", stream.id)

@@ -24,7 +24,7 @@ from sales.board import BoardReader, BoardWriter, FencedError, Keys
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
-from sales.streams import Stream, StreamError, Wire
+from sales.streams import AwayError, Stream, StreamError, Wire
 from sales.streams.connect import connect
 from sales.times import parse_time
 from sales.windows import MINUTE_MS
@@ -49,6 +49,9 @@ EXPECTED = (
 )
 """What ends the processor with one line instead of a traceback."""
 
+AWAY = (AwayError, redis.ConnectionError, redis.TimeoutError)
+"""Those that say that a far side does not answer."""
+
 
 def main() -> int:
     """Runs the processor; the exit code."""
@@ -63,7 +66,7 @@ def main() -> int:
         client = _redis(settings)
     except (StreamError, redis.RedisError) as error:
         log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
-        return EXIT_AWAY
+        return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
     on_signals(stopping.set)
     try:
         run(wire, client, settings, stopping)
@@ -156,7 +159,8 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
     """A client that has reached Redis once.
 
     Raises:
-        redis.RedisError: away for CONNECT_SECONDS.
+        redis.ConnectionError, redis.TimeoutError: away for CONNECT_SECONDS.
+        redis.RedisError: it refused us.
     """
     client = redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -165,7 +169,7 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
     )
     where = client.connection_pool.connection_kwargs
     for attempt in Retrying(
-        retry=retry_if_exception_type((redis.ConnectionError, redis.TimeoutError)),
+        retry=retry_if_exception_type(AWAY),
         stop=stop_after_delay(settings.connect_seconds),
         wait=wait_exponential(multiplier=0.1, max=2),
         before_sleep=before_sleep_log(log, logging.WARNING),

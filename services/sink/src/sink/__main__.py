@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
+from sales import streams
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
@@ -45,9 +46,9 @@ def main() -> None:
     with contextlib.ExitStack() as opened:
         try:
             deliveries = _compose(settings, opened)
-        except StreamError as error:
+        except streams.AwayError as error:
             _fail(error, EXIT_AWAY)
-        except StoreError as error:
+        except (StreamError, StoreError) as error:
             _fail(error, EXIT_FAILED)
         on_signals(stop.set)
         fault = _run(deliveries, stop)
@@ -92,7 +93,8 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
     """Every lane, ready to run.
 
     Raises:
-        StreamError: a far side, a stream, the bucket or a table is still missing after CONNECT_SECONDS.
+        streams.AwayError: a far side, a stream, the bucket or a table is still missing after CONNECT_SECONDS.
+        StreamError: a stream's far side refuses.
         StoreError: the store refuses, or can't keep what the archive needs.
     """
 

@@ -18,6 +18,10 @@ class StreamError(Exception):
     """The far side can't be reached, refused, or lost something; the message says what, where and what to do."""
 
 
+class AwayError(StreamError):
+    """The far side does not answer; it may later. Trying again is right."""
+
+
 class PositionLostError(StreamError):
     """The stream no longer reaches back to the position asked for (retention, or another incarnation)."""
 

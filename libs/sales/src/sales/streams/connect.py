@@ -12,7 +12,8 @@ def connect(streams: StreamSettings, aws: AwsSettings) -> Wire:
     Retries with growing pauses, and says on the log what is away and where.
 
     Raises:
-        StreamError: still away after that time.
+        AwayError: still away after that time.
+        StreamError: it refused us.
     """
     if streams.stream == "kafka":
         from sales.streams.kafka import KafkaWire

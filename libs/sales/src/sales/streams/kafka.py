@@ -16,7 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Of
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from sales.settings import StreamSettings
-from sales.streams import Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
+from sales.streams import AwayError, Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
 from sales.streams.kafka_confluent import (
     ConfluentMember,
     ConfluentReader,
@@ -26,7 +26,7 @@ from sales.streams.kafka_confluent import (
     probe,
 )
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
-from sales.streams.reaching import AwayError, reach
+from sales.streams.reaching import reach
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ class KafkaWire:
         """Reaches a broker within ``CONNECT_SECONDS``.
 
         Raises:
-            StreamError: none answered, or it refused the credentials.
+            AwayError: none answered.
+            StreamError: it refused the credentials.
         """
         where = settings.kafka_bootstrap_servers
         clients_log = logging.getLogger("kafka")

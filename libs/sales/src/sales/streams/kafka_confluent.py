@@ -15,9 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from sales.settings import StreamSettings
-from sales.streams import Chunk, PositionLostError, StreamError
+from sales.streams import AwayError, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
-from sales.streams.reaching import AwayError
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)

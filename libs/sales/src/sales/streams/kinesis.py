@@ -60,7 +60,8 @@ class KinesisWire:
         """Reaches the service within ``CONNECT_SECONDS``.
 
         Raises:
-            StreamError: away, or it refused the credentials.
+            AwayError: it does not answer.
+            StreamError: it refused the credentials.
         """
         where = aws.aws_endpoint_url or f"AWS {aws.aws_region}"
         client = boto3.Session(botocore_session=_session()).client(

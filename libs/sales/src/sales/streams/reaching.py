@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from sales.streams import StreamError
+from sales.streams import AwayError
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +17,6 @@ LONGEST_PAUSE_SECONDS = 5.0
 """Long enough not to crowd a broker that recovers, short enough for a person who waits."""
 
 T = TypeVar("T")
-
-
-class AwayError(Exception):
-    """One try to reach a far side failed; the message is for people."""
 
 
 def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], ...], attempt: Callable[[], T]) -> T:
@@ -35,7 +31,7 @@ def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], 
         attempt: one bounded try.
 
     Raises:
-        StreamError: still away; names the address, and has the last fault as its cause.
+        AwayError: still away; names the address, and has the last fault as its cause.
     """
 
     def note(state: RetryCallState) -> None:
@@ -53,4 +49,4 @@ def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], 
     try:
         return retrying(attempt)
     except faults as fault:
-        raise StreamError(f"{what} at {where} can't be reached for {seconds:.0f} s: {fault}") from fault
+        raise AwayError(f"{what} at {where} can't be reached for {seconds:.0f} s: {fault}") from fault
