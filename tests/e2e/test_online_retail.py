@@ -20,7 +20,7 @@ from generator.replay import ReplayedOrder
 from sales.times import format_time
 from support.retail import Retail
 from support.services import START_SECONDS, OpenPipeline, Pipeline
-from tillstream.verify import Difference, compare
+from tillstream.compare import Difference, compare
 
 WIRES = [pytest.param("kafka", marks=pytest.mark.kafka), "kinesis"]
 

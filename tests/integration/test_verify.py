@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 from sales.settings import AwsSettings
 from support import world as small
 from support.world import Event, Item, World, a_world
+from tillstream.report import Report
 from tillstream.stored import aws_client
-from tillstream.verify import NotCoveredError, Report, VerifySettings, verify, verify_board
+from tillstream.verify import NotCoveredError, VerifySettings, verify, verify_board
 
 PREFIX = "team-a/"
 

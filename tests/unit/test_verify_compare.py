@@ -11,8 +11,9 @@ from rich.console import Console
 from sales.board import Keys, LiveNumbers, WindowNumbers
 from support import world as small
 from support.world import World, a_world
+from tillstream.compare import Check, Difference, compare, decimal
 from tillstream.recompute import Expected
-from tillstream.verify import Check, Difference, Report, compare, decimal, show
+from tillstream.report import Report, show
 
 KEYS = Keys("sales:")
 Change = Callable[[LiveNumbers], object]

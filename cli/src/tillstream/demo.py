@@ -10,8 +10,9 @@ from sales.settings import load
 from tillstream.chain import Chain, Say
 from tillstream.interrupts import Interrupted, answered
 from tillstream.live import Board, watch
+from tillstream.report import show
 from tillstream.running import LogsOption, RateOption, StreamOption, run
-from tillstream.verify import VerifySettings, show, verify_board
+from tillstream.verify import VerifySettings, verify_board
 
 SETTLE_SECONDS = 60.0
 """What was sent last is counted within a second; a machine that is overloaded may be behind."""

@@ -28,9 +28,10 @@ from sales.settings import StreamSettings, load
 from sales.streams import Chunk, Stream, StreamError, format_position
 from sales.streams.connect import connect
 from sales.times import INVALID_TIME, format_time, parse_time
+from tillstream.compare import decimal
 from tillstream.recompute import sql
 from tillstream.stored import Chain, Store, StoredError, aws_client, hour_folders
-from tillstream.verify import REDIS_SECONDS, VerifySettings, decimal, plain
+from tillstream.verify import REDIS_SECONDS, VerifySettings, plain
 
 EXIT_UNKNOWN = 1
 
