@@ -150,7 +150,7 @@ def test_a_conflict_with_a_writer_under_way_is_tried_again(scripted: Callable[..
 def test_a_conflict_without_an_end_is_given_up_for_now(
     scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sink.store.CONFLICT_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("sink.store.FIRST_CONFLICT_PAUSE_SECONDS", 0.001)
     with scripted((409, "ConditionalRequestConflict")) as (store, _), pytest.raises(AwayError):
         store.create("a", b"1")
 

@@ -244,6 +244,19 @@ def test_a_store_that_is_away_pauses_the_reader_and_nothing_is_lost(
     assert lane.values() == numbered(0, 100)
 
 
+def test_a_store_that_was_away_for_days_is_tried_again(stream: MemoryStream, run: Callable[..., Sink]) -> None:
+    lane = MemoryLane()
+    lane.away = True
+    sink = run(lane, AT_ONCE)
+    sink.eventually(lambda: sink.delivery.counts.retries >= 1)
+    [partition] = sink.partitions()
+    partition.tries = 1_100  # a power of two with this exponent is no float any more
+    write(stream, b"0")
+    sink.eventually(lambda: partition.tries > 1_100)
+    lane.away = False
+    sink.eventually(lambda: lane.values() == [b"0"])
+
+
 def test_memory_is_bounded_while_the_store_is_slow_and_the_reader_is_far_behind(run: Callable[..., Sink]) -> None:
     wire = MemoryWire()
     wire.create("orders", partitions=4, retention_hours=24)

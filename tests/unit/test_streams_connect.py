@@ -13,7 +13,7 @@ from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.kafka_confluent import librdkafka_settings
 from sales.streams.kafka_python import kafka_python_settings
-from sales.streams.reaching import reach
+from sales.streams.reaching import backoff, reach
 from sales.streams.seldom import SECONDS, Seldom
 
 NOBODY = "127.0.0.1:1"
@@ -61,6 +61,13 @@ def test_a_fault_that_no_retry_mends_ends_the_tries_at_once() -> None:
     with pytest.raises(StreamError, match="wrong password"):
         reach("Kafka", NOBODY, 10, (AwayError,), attempt)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize(("tries", "least", "most"), [(0, 0.25, 0.5), (3, 2, 4), (7, 15, 30), (1_000_000, 15, 30)])
+def test_the_pause_between_tries_doubles_up_to_the_longest_and_stays_there(
+    tries: int, least: float, most: float
+) -> None:
+    assert least <= backoff(tries, 0.5, 30) <= most
 
 
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])

@@ -290,6 +290,17 @@ def test_faults_that_pass_are_tried_again_without_holding_up_a_poll(
     assert numbers(read(reader, 20)) == list(range(20))
 
 
+def test_a_service_that_was_away_for_hours_is_read_on(
+    fake: FakeKinesis, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinesis_reader, "LONGEST_BACKOFF_SECONDS", 0)
+    fill(fake, A, range(20))
+    fake.faults["get_records"] = [NO_NETWORK] * 1_100  # a power of two with this exponent is no float any more
+    reader = open_stream(fake).reader({A: None})
+    readers.append(reader)
+    assert numbers(read(reader, 20)) == list(range(20))
+
+
 def test_a_list_of_shards_that_fails_is_asked_for_again(fake: FakeKinesis, readers: list[Reader]) -> None:
     reader = open_stream(fake).reader({A: None})
     readers.append(reader)

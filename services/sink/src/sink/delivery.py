@@ -9,7 +9,6 @@ most one extent being stored and one being filled::
 """
 
 import logging
-import random
 import threading
 import time
 from bisect import bisect_right
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from sales.streams import Checkpoints, Chunk, Member, Stream, StreamError
+from sales.streams.reaching import backoff
 from sink.aws import AwayError
 
 log = logging.getLogger(__name__)
@@ -454,8 +454,7 @@ class Delivery(Generic[T]):
         try:
             outcome = job.result()
         except AwayError as error:
-            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**partition.tries)
-            pause *= random.uniform(0.5, 1)  # noqa: S311 (jitter)
+            pause = backoff(partition.tries, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
             partition.tries += 1
             partition.retry_at = self._clock() + pause
             self.counts.retries += 1

@@ -1,6 +1,5 @@
 """The object store: S3, or what speaks its protocol."""
 
-import random
 import threading
 import time
 import uuid
@@ -11,10 +10,12 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from sales.streams.reaching import backoff
 from sink import aws
 
 CONFLICT_TRIES = 8
-CONFLICT_PAUSE_SECONDS = 0.05
+FIRST_CONFLICT_PAUSE_SECONDS = 0.05
+LONGEST_CONFLICT_PAUSE_SECONDS = 5.0
 """S3 answers 409 while another conditional write of the same key is under way; a moment later one of them has won."""
 
 PROBE_WRITERS = 8
@@ -138,7 +139,7 @@ class S3Store:
                 conflict = isinstance(error, ClientError) and aws.status(error) == 409
                 if not conflict or attempt == CONFLICT_TRIES - 1:
                     raise self._explain(error, f"PUT {self._prefix}{key}") from error
-                time.sleep(CONFLICT_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                time.sleep(backoff(attempt, FIRST_CONFLICT_PAUSE_SECONDS, LONGEST_CONFLICT_PAUSE_SECONDS))
             else:
                 return True
         raise AssertionError("the last try returned or raised")

@@ -4,7 +4,6 @@ A shard that was split or merged is read to its end before its children, so that
 """
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.kinesis_faults import code, passing
+from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -303,8 +303,7 @@ class KinesisReader:
     def _put_off(self, source: _Source, fault: Exception) -> None:
         """Reads the shard again later: with longer pauses, not all readers at the same moment."""
         source.faults += 1
-        pause = min(self._read_seconds * 2**source.faults, LONGEST_BACKOFF_SECONDS)
-        source.due = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
+        source.due = time.monotonic() + backoff(source.faults, self._read_seconds, LONGEST_BACKOFF_SECONDS)
         self._warn(fault)
 
     def _warn(self, fault: Exception) -> None:

@@ -5,7 +5,6 @@ refused record goes out again before anything later with its key.
 """
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sales.streams import StreamError
 from sales.streams.closing import Closing
 from sales.streams.kinesis_faults import passing
+from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -225,13 +225,11 @@ class KinesisWriter(Closing):
             attempts = max(record.attempts for record in refused)
             if attempts >= ATTEMPTS:
                 raise StreamError(f"{self._stream} refused a record {ATTEMPTS} times: {fault}")
-            pause = min(FIRST_BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_BACKOFF_SECONDS)
-            pause *= random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
             if attempts > UNREMARKABLE_ATTEMPTS and self._seldom.due("refused"):
                 log.warning(
                     "%s refuses %d of %d records (%s); trying again", self._stream, len(refused), len(batch), fault
                 )
-            end = time.monotonic() + pause
+            end = time.monotonic() + backoff(attempts - 1, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
             while not self._stopping and time.monotonic() < end:
                 self._changed.wait(end - time.monotonic())
 

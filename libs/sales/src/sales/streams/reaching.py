@@ -1,10 +1,11 @@
-"""Reaching a far side that may not be there yet: brokers and services start in any order."""
+"""Reaching a far side that may not be there yet, or is away for a while: brokers and services start in any order."""
 
 import logging
+import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
 from sales.streams import AwayError
 
@@ -17,6 +18,19 @@ LONGEST_PAUSE_SECONDS = 5.0
 """Long enough not to crowd a broker that recovers, short enough for a person who waits."""
 
 T = TypeVar("T")
+
+
+DOUBLINGS = 30
+"""More than any first pause needs to become the longest; without an end the power leaves what a float can hold."""
+
+
+def backoff(tries: int, first: float, longest: float) -> float:
+    """Seconds to wait before the next try, after any number of tries that failed.
+
+    Doubles with each from ``first`` (``tries`` = 0) up to ``longest``; a random part of up to a half is left out, so
+    that many who failed together don't come back together.
+    """
+    return min(first * 2.0 ** min(tries, DOUBLINGS), longest) * random.uniform(0.5, 1)  # noqa: S311 (spreads load)
 
 
 def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], ...], attempt: Callable[[], T]) -> T:
@@ -41,7 +55,7 @@ def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], 
 
     retrying = Retrying(
         stop=stop_after_delay(seconds),
-        wait=wait_exponential_jitter(initial=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS, jitter=0.1),
+        wait=lambda state: backoff(state.attempt_number - 1, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
         retry=retry_if_exception_type(faults),
         before_sleep=note,
         reraise=True,
