@@ -132,14 +132,15 @@ def test_malformed_messages_are_counted_and_their_neighbours_stand(account: Acco
 def test_the_largest_orders_that_a_stream_takes_fit_in_items(account: Account) -> None:
     many = [a_line(product_name="x" * 300) for _ in range(1_900)]
     edge = [a_line(product_id=f"p{number}", product_name="é" * 20) for number in range(1_700)]
-    long = [a_line(product_name="x" * 900_000, category="y" * 3_000)]
+    long = [a_line(product_id="🧺" * 256, product_name="🧺" * 1024, category="🧺" * 256)]
     store(
         account.orders_index(),
         [an_order("a", lines=many), an_order("b", lines=edge), an_order("c", lines=long)],
         [1, 2, 3],
     )
     orders = account.orders()
-    assert [orders[order].get("lines_omitted") for order in "abc"] == [True, None, True]
+    assert [orders[order].get("lines_omitted") for order in "abc"] == [True, None, None]
+    assert orders["c"]["category"] == "🧺" * 256
     assert len(orders["b"]["lines"]) == 1_700
 
 

@@ -55,7 +55,8 @@ class Event:
     country: str
     lines: tuple[tuple[str, str, str, int, int, int], ...]
     """product, name, category, quantity, unit amount, discount percent"""
-    rubbish: bool = False
+    spoilt: str = ""
+    """the field that breaks the contract, if one does"""
 
     @property
     def partition(self) -> int:
@@ -70,12 +71,12 @@ class Event:
             "order_id": self.order_id,
             "event_time": str(text),
             "country": self.country,
-            "currency": "EUR" if self.rubbish else "USD",
+            "currency": "EUR" if self.spoilt == "currency" else "USD",
             "lines": [
                 {
-                    "product_id": product,
-                    "product_name": name,
-                    "category": category,
+                    "product_id": product + "x" * 257 * (self.spoilt == "product_id"),
+                    "product_name": name + "x" * 1025 * (self.spoilt == "product_name"),
+                    "category": category + "x" * 257 * (self.spoilt == "category"),
                     "quantity": quantity,
                     "unit_amount": amount,
                     "discount_percent": percent,
@@ -87,9 +88,9 @@ class Event:
 
 
 LINES = st.tuples(
-    st.sampled_from(["p1", "p2", "p10", "é", "z"]),
+    st.sampled_from(["p1", "p2", "p10", "é", "z" * 256]),
     st.sampled_from(["one", "two", "three"]),
-    st.sampled_from(["Home", "Toys", "Garden/Out"]),
+    st.sampled_from(["Home", "", "Garden/Out", "🧺" * 256]),
     st.integers(1, 5),
     st.integers(0, 999),
     st.sampled_from([0, 10, 33, 100]),
@@ -107,7 +108,7 @@ EVENTS = st.builds(
     type=st.sampled_from(["sale", "sale", "sale", "return"]),
     country=st.sampled_from(list(REGIONS)),
     lines=st.lists(LINES, min_size=1, max_size=4).map(tuple),
-    rubbish=st.sampled_from([False] * 9 + [True]),
+    spoilt=st.sampled_from([""] * 16 + ["currency", "product_id", "product_name", "category"]),
 )
 
 
@@ -134,7 +135,7 @@ def accepted_of(logs: list[list[Event]]) -> list[tuple[int, Event]]:
     for log in logs:
         seen: set[tuple[str, int]] = set()
         for position, event in enumerate(log):
-            if not event.rubbish and (event.order_id, event.event_time) not in seen:
+            if not event.spoilt and (event.order_id, event.event_time) not in seen:
                 seen.add((event.order_id, event.event_time))
                 accepted.append((position, event))
     return accepted

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from sales.countries import REGION_OF
 from sales.orders import Batch, Decoded, decode
-from sales.rules import MAX_MESSAGE_BYTES, Rules
+from sales.rules import MAX_MESSAGE_BYTES, MAX_NAME, MAX_TEXT, Rules
 
 RULES = Rules(currency="USD", countries=REGION_OF.keys())
 BROKER_TIME = 1_795_157_553_123  # the instant of A_TIME
@@ -106,6 +106,12 @@ def test_amounts_are_gross_less_a_discount_rounded_half_up() -> None:
         pytest.param(an_order(event_time="2026-11-20T06:57:33.123Z", order_id="é" * 64), id="64 characters"),
         pytest.param(an_order(lines=[a_line(quantity=10**6, unit_amount=10**6)]), id="the largest amount"),
         pytest.param(an_order(lines=[a_line(product_id="p", category=ABSENT, product_name=ABSENT)]), id="defaults"),
+        pytest.param(
+            an_order(
+                lines=[a_line(product_id="🧺" * MAX_NAME, category="🧺" * MAX_NAME, product_name="🧺" * MAX_TEXT)]
+            ),
+            id="the longest texts, of characters and not of bytes",
+        ),
     ],
 )
 def test_these_are_orders(message: dict[str, Any]) -> None:
@@ -156,6 +162,9 @@ def test_the_same_instant_written_differently_is_the_same_content() -> None:
         pytest.param(an_order(lines=[a_line(unit_cost=-1)]), "field:unit_cost", id="negative cost"),
         pytest.param(an_order(lines=[a_line(discount_percent=101)]), "field:discount_percent", id="101 %"),
         pytest.param(an_order(lines=[a_line(product_id="")]), "field:product_id", id="no product"),
+        pytest.param(an_order(lines=[a_line(product_id="x" * 257)]), "field:product_id", id="long product"),
+        pytest.param(an_order(lines=[a_line(product_name="x" * 1025)]), "field:product_name", id="long name"),
+        pytest.param(an_order(lines=[a_line(category="x" * 257)]), "field:category", id="long category"),
         pytest.param(
             an_order(lines=[a_line(quantity=10**6, unit_amount=10**6 + 1)]), "field:unit_amount", id="order too large"
         ),
@@ -209,7 +218,9 @@ JSON_VALUES = st.recursive(
 @given(
     field=st.sampled_from([*an_order(), "original_order_id"]),
     line_field=st.sampled_from([None, *a_line()]),
-    value=JSON_VALUES | st.sampled_from([1, "sale", "USD", "GB", "o-1", A_TIME, 0, 100, 10**12]),
+    value=JSON_VALUES
+    | st.sampled_from([1, "sale", "USD", "GB", "o-1", A_TIME, 0, 100, 10**12])
+    | st.sampled_from([64, 65, 256, 257, 1024, 1025]).map(lambda length: "é" * length),
 )
 def test_the_fast_decoder_and_the_careful_rules_agree(field: str, line_field: str | None, value: Any) -> None:
     """A message that the decoder refuses always has a reason by the careful rules, and one only."""

@@ -14,7 +14,15 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from sales.rejections import Rejection, explain
-from sales.rules import EARLIEST_EVENT_TIME_MS, FUTURE_ALLOWANCE_MS, MAX_AMOUNT, MAX_MESSAGE_BYTES, Rules
+from sales.rules import (
+    EARLIEST_EVENT_TIME_MS,
+    FUTURE_ALLOWANCE_MS,
+    MAX_AMOUNT,
+    MAX_MESSAGE_BYTES,
+    MAX_NAME,
+    MAX_TEXT,
+    Rules,
+)
 from sales.times import parse_times
 
 Count = Annotated[int, Meta(ge=1, le=MAX_AMOUNT)]
@@ -25,11 +33,11 @@ OrderId = Annotated[str, Meta(min_length=1, max_length=64)]
 class Line(msgspec.Struct, frozen=True, gc=False):
     """One line of an order, as on the wire; amounts in minor units."""
 
-    product_id: Annotated[str, Meta(min_length=1)]
+    product_id: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
     quantity: Count
     unit_amount: Amount
-    product_name: str = ""
-    category: str = "Uncategorised"
+    product_name: Annotated[str, Meta(max_length=MAX_TEXT)] = ""
+    category: Annotated[str, Meta(max_length=MAX_NAME)] = "Uncategorised"
     discount_percent: Annotated[int, Meta(ge=0, le=100)] = 0
     unit_cost: Amount | None = None
 

@@ -15,6 +15,8 @@ from sales.rules import (
     FUTURE_ALLOWANCE_MS,
     MAX_AMOUNT,
     MAX_MESSAGE_BYTES,
+    MAX_NAME,
+    MAX_TEXT,
     SCHEMA_VERSION,
     Rules,
 )
@@ -38,11 +40,11 @@ class Rejection:
 
 class _LineRules(BaseModel):
     model_config = ConfigDict(strict=True)
-    product_id: str = Field(min_length=1)
+    product_id: str = Field(min_length=1, max_length=MAX_NAME)
     quantity: int = Field(ge=1, le=MAX_AMOUNT)
     unit_amount: int = Field(ge=0, le=MAX_AMOUNT)
-    product_name: str = ""
-    category: str = "Uncategorised"
+    product_name: str = Field(default="", max_length=MAX_TEXT)
+    category: str = Field(default="Uncategorised", max_length=MAX_NAME)
     discount_percent: int = Field(default=0, ge=0, le=100)
     unit_cost: int | None = Field(default=None, ge=0, le=MAX_AMOUNT)
 

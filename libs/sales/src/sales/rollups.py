@@ -41,8 +41,9 @@ def cell_scope(country: str, category: str) -> str:
 
 
 def encode(rollup: Rollup) -> tuple[bytes, bytes]:
-    """Key and value of the message; the key keeps one scope's minute in one partition."""
-    return f"{rollup.scope}@{rollup.minute}".encode(), _encode(rollup)
+    """Key and value of the message. The key keeps one scope's minute in one partition; the category is no part of it,
+    so that it stays far below the 256 characters that Kinesis takes."""
+    return f"{rollup.country or ALL}@{rollup.minute}".encode(), _encode(rollup)
 
 
 def decode(value: bytes) -> Rollup:

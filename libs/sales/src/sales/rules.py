@@ -12,6 +12,13 @@ MAX_AMOUNT = 10**12
 """Minor units (or pieces) that one number, and one order's sum, may reach: 9,000 such orders still add up below 2**53,
 where Redis's double scores stop being exact."""
 
+MAX_NAME = 256
+"""Characters of a product id or a category. In UTF-8 they are at most 1,024 bytes: every place that makes a key of one,
+alone or behind a country, takes that (DynamoDB 2,048)."""
+
+MAX_TEXT = 1024
+"""Characters of a text that is nobody's key."""
+
 FUTURE_ALLOWANCE_MS = 5 * 60 * 1000
 """How far an event time may run ahead of broker time: shop clocks drift, but one order must not move windows."""
 

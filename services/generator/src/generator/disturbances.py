@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from generator.manifest import Kind
-from sales.rules import FUTURE_ALLOWANCE_MS, MAX_AMOUNT, MAX_MESSAGE_BYTES
+from sales.rules import FUTURE_ALLOWANCE_MS, MAX_AMOUNT, MAX_MESSAGE_BYTES, MAX_NAME, MAX_TEXT
 from sales.times import format_time, parse_time
 
 _MINUTE_MS = 60_000
@@ -225,8 +225,11 @@ _ORDER_FAULTS: tuple[tuple[str, Any], ...] = (
 _LINE_FAULTS: tuple[tuple[str, Any], ...] = (
     ("product_id", ""),
     ("product_id", _MISSING),
+    ("product_id", "x" * (MAX_NAME + 1)),
     ("product_name", 7),
+    ("product_name", "é" * (MAX_TEXT + 1)),
     ("category", None),
+    ("category", "é" * (MAX_NAME + 1)),
     ("quantity", 0),
     ("quantity", -1),
     ("quantity", "2"),

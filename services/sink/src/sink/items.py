@@ -23,11 +23,9 @@ returns.
 ``stream partition position``   where the event is: stream id, partition, position in fixed width
 =============================== =======================================================================================
 
-The product and the category at the top (not in ``lines``) are cut at 2,048 bytes, the longest key that an index takes;
-an empty category is ``Uncategorised`` there, because an index takes no empty key.
+An empty category is ``Uncategorised`` at the top (not in ``lines``), because an index takes no empty key.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -43,9 +41,6 @@ from sales.times import format_time
 
 LARGEST_ITEM_BYTES = 390_000
 """DynamoDB takes 400 KB (409,600 bytes); the size here is an estimate from above, and indexes add a little."""
-
-LARGEST_KEY_BYTES = 2_048
-"""The longest partition key."""
 
 _CENT = Decimal("0.01")
 
@@ -118,9 +113,9 @@ class OrderItems:
                 "order_date": _text(event_time[:10]),
                 "country": _text(batch.countries[row]),
                 "region": _text(self._regions[batch.countries[row]]),
-                "product_id": _text(_cut(batch.product_ids[largest])),
-                "product_name": _text(_cut(batch.product_names[largest])),
-                "category": _text(_cut(batch.categories[largest]) or "Uncategorised"),
+                "product_id": _text(batch.product_ids[largest]),
+                "product_name": _text(batch.product_names[largest]),
+                "category": _text(batch.categories[largest] or "Uncategorised"),
                 "sales": self._amount(sign * order_gross),
                 "discount": _number(_percentage(order_gross - order_net, order_gross)),
                 "net": self._amount(sign * order_net),
@@ -175,7 +170,7 @@ class Lowest:
 def trend(rollup: Rollup, currency: str) -> Item:
     """A rollup as it stands in ``SalesTrends``; amounts are decimals in major units."""
     item: Item = {
-        "scope": _text(_key(rollup.scope)),
+        "scope": _text(rollup.scope),
         "minute": _text(rollup.minute),
         "version": _number(rollup.version),
         "orders": _number(rollup.orders),
@@ -227,24 +222,6 @@ def _size(attribute: Attribute) -> int:
 
 def _percentage(part: int, whole: int) -> Decimal:
     return Decimal(0) if whole == 0 else (Decimal(100 * part) / Decimal(whole)).quantize(_CENT, ROUND_HALF_UP)
-
-
-def _cut(text: str) -> str:
-    """At most LARGEST_KEY_BYTES of UTF-8, whole characters."""
-    if len(text) * 4 <= LARGEST_KEY_BYTES:
-        return text
-    return text.encode()[:LARGEST_KEY_BYTES].decode(errors="ignore")
-
-
-def _key(text: str) -> str:
-    """The text, or if an index would not take one as long, its beginning and a fingerprint of all of it."""
-    if len(text) * 4 <= LARGEST_KEY_BYTES:
-        return text
-    body = text.encode()
-    if len(body) <= LARGEST_KEY_BYTES:
-        return text
-    fingerprint = hashlib.sha256(body).hexdigest()
-    return body[: LARGEST_KEY_BYTES - len(fingerprint) - 1].decode(errors="ignore") + "#" + fingerprint
 
 
 def _text(value: str) -> Attribute:
