@@ -1,0 +1,97 @@
+"""Records of a stream in one buffer, for readers that look at bytes: no Python object for a record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sales.streams import Chunk, Reader
+
+Int64s = npt.NDArray[np.int64]
+
+PADDING = 32
+"""Bytes behind the last record that may be read, so that code may look at whole words."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Consecutive records of one partition, in position order: record ``i`` has the value
+    ``data[value_starts[i]:value_ends[i]]``, and the same for its key."""
+
+    partition: str
+    data: npt.NDArray[np.uint8]
+    """ends with PADDING bytes that belong to no record"""
+    key_starts: Int64s
+    """-1: the record has no key"""
+    key_ends: Int64s
+    value_starts: Int64s
+    value_ends: Int64s
+    positions: Sequence[int] | Int64s
+    broker_times: Int64s
+    """ms since 1970, the log's own time"""
+
+    def __len__(self) -> int:
+        return len(self.value_starts)
+
+    def key(self, row: int) -> bytes | None:
+        """The key of one record."""
+        start = int(self.key_starts[row])
+        return None if start < 0 else self.data[start : self.key_ends[row]].tobytes()
+
+    def value(self, row: int) -> bytes:
+        """The value of one record."""
+        return self.data[self.value_starts[row] : self.value_ends[row]].tobytes()
+
+
+class PackedReader(Protocol):
+    """A `Reader` that packs: the same promises, the same errors."""
+
+    def poll(self, max_records: int, timeout: float) -> list[Packed]:
+        """The next records, about ``max_records`` in all (a reader may give what it has already taken apart), at most
+        one run a partition; empty when none came in ``timeout`` seconds (0: don't wait)."""
+        ...
+
+    def lag(self) -> dict[str, int]:
+        """As `Reader.lag`."""
+        ...
+
+    def close(self) -> None:
+        """As `Reader.close`."""
+        ...
+
+
+def pack(chunk: Chunk) -> Packed:
+    """A chunk's records, copied into one buffer."""
+    keys = [key or b"" for key in chunk.keys]
+    count = len(keys)
+    lengths = np.fromiter(map(len, [*keys, *chunk.values]), dtype=np.int64, count=2 * count)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    key_starts = starts[:count]
+    if None in chunk.keys:
+        key_starts = np.where([key is None for key in chunk.keys], -1, key_starts)
+    return Packed(
+        partition=chunk.partition,
+        data=np.frombuffer(b"".join([*keys, *chunk.values, bytes(PADDING)]), dtype=np.uint8),
+        key_starts=key_starts,
+        key_ends=ends[:count],
+        value_starts=starts[count:],
+        value_ends=ends[count:],
+        positions=chunk.positions,
+        broker_times=np.array(chunk.broker_times, dtype=np.int64),
+    )
+
+
+class Packing:
+    """Packs what any reader gives."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.lag = reader.lag
+        self.close = reader.close
+
+    def poll(self, max_records: int, timeout: float) -> list[Packed]:
+        """As the reader's, packed."""
+        return [pack(chunk) for chunk in self._reader.poll(max_records, timeout)]
