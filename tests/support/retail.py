@@ -177,7 +177,7 @@ class Retail:
 
     def expected(self, as_of: int, top_k: int) -> Expected:
         """What all windows show when the largest event time is ``as_of``."""
-        expected = Expected(totals={})
+        expected = Expected(bounds={}, totals={})
         self.database.execute(
             "CREATE OR REPLACE TEMP TABLE day AS SELECT * FROM lines WHERE event_ms <= $as_of AND event_ms >= $start",
             {"as_of": as_of, "start": _start(as_of, *WINDOWS["24h"])},
@@ -185,6 +185,7 @@ class Retail:
         measures = ("units", "revenue", "orders")
         for name, (length, pane) in WINDOWS.items():
             inside = {"start": _start(as_of, length, pane)}
+            expected.bounds[name] = (inside["start"], inside["start"] + length)
             [totals] = self.ask(_TOTALS, **inside)
             whole = ("orders", "sales_minor", "returns", "refunded_minor", "revenue_minor", "units")
             expected.totals[name] = dict(zip(whole, totals, strict=True))

@@ -23,6 +23,8 @@ _MEASURES = ("units", "revenue", "orders")
 class Expected:
     """The numbers of one tick. Amounts in minor units."""
 
+    bounds: dict[str, tuple[int, int]]
+    """window: start and end (exclusive), ms since 1970"""
     totals: dict[str, dict[str, int]]
     """window: measure of its ``aov`` hash: value"""
     products: dict[tuple[str, str], list[tuple[str, int]]] = field(default_factory=dict)
@@ -102,28 +104,30 @@ class Facts:
             self._database.execute(sql("load"), {"files": [str(path) for path in there.values()]})
         return [key for key, *_ in wanted if key not in there]
 
-    def apply(self, positions: Mapping[str, str], windows: Mapping[str, tuple[int, int]]) -> None:
+    def apply(self, positions: Mapping[str, str], bounds: Mapping[str, tuple[int, int]]) -> None:
         """Chooses what was applied up to the positions and what of it counts; once.
 
         Args:
             positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
-            windows: name to start and end (exclusive), ms since 1970.
+            bounds: window to its start and end (exclusive), ms since 1970.
         """
         self._fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
-        self._fill("windows", [(name, *bounds) for name, bounds in windows.items()])
+        self._fill("windows", [(name, start, end) for name, (start, end) in bounds.items()])
         self._database.execute(sql("applied"))
 
-    def expected(self, *, as_of: int, start: int, top_k: int) -> Expected:
+    def expected(self, as_of: int, bounds: Mapping[str, tuple[int, int]], top_k: int) -> Expected:
         """The numbers of the tick.
 
         Args:
             as_of: ms since 1970.
-            start: of the longest window, ms since 1970.
+            bounds: as `apply` had them.
             top_k: how many products are shown.
         """
         expected = Expected(
-            totals={name: dict(zip(_TOTALS, values, strict=True)) for name, *values in self._ask("totals")}
+            bounds=dict(bounds),
+            totals={name: dict(zip(_TOTALS, values, strict=True)) for name, *values in self._ask("totals")},
         )
+        start = min(start for start, _ in bounds.values())
         for name, measure, product, value in self._ask("products", {"top": top_k}):
             expected.products.setdefault((name, measure), []).append((product, value))
         for name, group, label, *values in self._ask("groups"):

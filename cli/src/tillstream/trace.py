@@ -28,6 +28,7 @@ from sales.settings import StreamSettings, load
 from sales.streams import Chunk, Stream, StreamError, format_position
 from sales.streams.connect import connect
 from sales.times import INVALID_TIME, format_time, parse_time
+from tillstream.bounds import bounds
 from tillstream.compare import decimal
 from tillstream.recompute import sql
 from tillstream.stored import Chain, Store, StoredError, aws_client, hour_folders
@@ -231,8 +232,8 @@ class _Search:
             [(date, hour)] = hour_folders(moment, moment + 1)
             folders, where = [_hour(date, hour)], f"the stored orders of {date}, hour {hour:02d} (UTC)"
         else:
-            bounds = [bound for window in _bounds(live).values() for bound in window]
-            hours = hour_folders(min(bounds), max(bounds) + 3_600_000) if bounds else []
+            edges = [edge for window in _edges(live).values() for edge in window]
+            hours = hour_folders(min(edges), max(edges) + 3_600_000) if edges else []
             folders = [_hour(date, hour) for date, hour in hours]
             where = "the stored orders of the live windows' hours"
         self.searched.append(where)
@@ -379,14 +380,10 @@ def _live(settings: TraceSettings) -> LiveNumbers:
         return BoardReader(client, Keys(settings.redis_prefix), [window.name for window in settings.windows]).read()
 
 
-def _bounds(live: LiveNumbers) -> dict[str, tuple[int, int]]:
-    """Window to its start and end, ms since 1970, where it has them."""
-    bounds = {}
-    for name, window in live.windows.items():
-        start, end = (parse_time(window.aov.get(edge, "")) for edge in ("window_start", "window_end"))
-        if INVALID_TIME not in (start, end):
-            bounds[name] = (start, end)
-    return bounds
+def _edges(live: LiveNumbers) -> dict[str, tuple[int, int]]:
+    """Window to its start and end, ms since 1970; empty where there is no tick."""
+    as_of = parse_time(live.status.get("as_of", ""))
+    return {} if as_of == INVALID_TIME else bounds(as_of, live.windows)
 
 
 def _placed(sighting: Sighting, live: LiveNumbers) -> Sighting:
@@ -394,7 +391,7 @@ def _placed(sighting: Sighting, live: LiveNumbers) -> Sighting:
     position = live.positions.get(f"{sighting.stream}/{sighting.partition}")
     applied = None if position is None else sighting.position <= position
     moment = parse_time(sighting.event_time)
-    held = tuple(name for name, (start, end) in _bounds(live).items() if start <= moment < end)
+    held = tuple(name for name, (start, end) in _edges(live).items() if start <= moment < end)
     return replace(sighting, applied=applied, windows=held if applied and sighting.verdict == "accepted" else ())
 
 

@@ -23,6 +23,7 @@ from sales.countries import region_table
 from sales.settings import BoardSettings, RuleSettings, StoreSettings, load
 from sales.times import INVALID_TIME, parse_time
 from tillstream import audit
+from tillstream.bounds import bounds
 from tillstream.compare import compare
 from tillstream.recompute import Facts
 from tillstream.report import Report, show
@@ -112,10 +113,11 @@ def verify_board(
     regions = sorted(set(region_table(settings.region_overrides).values()))
     with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as client:
         live = BoardReader(client, keys, [window.name for window in settings.windows]).read(regions=regions)
-    as_of, bounds = _when(live, keys)
-    start = min(start for start, _ in bounds.values())
+    as_of = _as_of(live, keys)
+    edges = bounds(as_of, live.windows)
+    start = min(start for start, _ in edges.values())
     # An order may be dated ahead of as_of: no window has it yet, but it names its products.
-    span = None if everything else (start - 60_000, max(end for _, end in bounds.values()) + 3_600_000)
+    span = None if everything else (start - 60_000, max(end for _, end in edges.values()) + 3_600_000)
     since = None if span is None else datetime.fromtimestamp(start / 1000, UTC) - MARKER_MARGIN
     archive = Store.open(settings)
     chains = wait_until_covered(archive, live.positions, timeout=timeout, since=since, say=say)
@@ -124,8 +126,8 @@ def verify_board(
         reading = "reading what is stored: {} of {} objects".format
         missing = facts.load(archive, chains, live.positions, span, lambda done, of: say(reading(done, of)))
         say("recomputing")
-        facts.apply(live.positions, bounds)
-        expected = facts.expected(as_of=as_of, start=start, top_k=settings.top_k)
+        facts.apply(live.positions, edges)
+        expected = facts.expected(as_of, edges, settings.top_k)
         checks = [
             *compare(live, expected, keys, settings.currency),
             audit.stored(facts, missing),
@@ -144,23 +146,15 @@ def verify_board(
     )
 
 
-def _when(live: LiveNumbers, keys: Keys) -> tuple[int, dict[str, tuple[int, int]]]:
-    """The moment the tick speaks of, and each window's own start and end where it has them; ms since 1970."""
+def _as_of(live: LiveNumbers, keys: Keys) -> int:
+    """The moment the tick speaks of, ms since 1970."""
     as_of = parse_time(live.status.get("as_of", ""))
     if as_of == INVALID_TIME or not live.positions:
         raise NotCoveredError(f"Redis holds no tick: {keys.status} has no as_of, or {keys.positions} is empty")
-    bounds = {}
-    for name, window in live.windows.items():
-        start, end = (parse_time(window.aov.get(edge, "")) for edge in ("window_start", "window_end"))
-        if INVALID_TIME not in (start, end):
-            bounds[name] = (start, end)
-    if not bounds:
-        names = list(live.windows)
-        raise NotCoveredError(
-            f"{keys.aov(names[0])} has no window_start and window_end, nor has any other window of {' '.join(names)} "
-            "(is WINDOWS what the processor has?)"
-        )
-    return as_of, bounds
+    if not any(window.aov for window in live.windows.values()):
+        names = " ".join(live.windows)
+        raise NotCoveredError(f"Redis holds none of the windows {names} (is WINDOWS what the processor has?)")
+    return as_of
 
 
 def wait_until_covered(
