@@ -85,7 +85,7 @@ def test_a_true_board_is_equal(open_shop: Callable[..., Shop], seed: int) -> Non
     report = open_shop(seed=seed).verify()
     assert differences(report) == []
     assert report.equal
-    assert report.compared > 800
+    assert report.compared > 400
 
 
 def test_reading_only_what_the_windows_need_comes_to_the_same(open_shop: Callable[..., Shop]) -> None:

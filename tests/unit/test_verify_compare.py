@@ -194,7 +194,16 @@ def test_decimals_are_exact(minor: int, currency: str, text: str) -> None:
 
 
 def a_report(*checks: Check) -> Report:
-    return Report(as_of="2026-11-20T07:52:33.123Z", positions={}, objects=3, rows=70, seconds=0.2, checks=list(checks))
+    rows = Check("", "stored orders", compared=73)
+    return Report(
+        as_of="2026-11-20T07:52:33.123Z",
+        positions={},
+        objects=3,
+        rows=70,
+        seconds=0.2,
+        numbers=list(checks),
+        stored=[rows],
+    )
 
 
 def shown(report: Report) -> str:
@@ -212,7 +221,23 @@ def test_a_report_says_what_was_compared_and_where_it_differs() -> None:
     assert "not equal: 2 numbers from 70 order lines in 3 objects" in text
 
 
-def test_a_report_of_nothing_is_not_equal() -> None:
+def test_a_report_counts_live_numbers_alone() -> None:
+    check = Check("1h", "category")
+    check.match("sales:1h:category:units", {"Home": 3}, {"Home": 3})
+    report = a_report(check)
+    assert "every number is equal: 1 numbers from 70 order lines in 3 objects" in shown(report)
+    assert report.as_json()["compared"] == 1
+
+
+def test_a_fault_in_what_is_stored_is_not_equal() -> None:
+    check = Check("1h", "category")
+    check.match("sales:1h:category:units", {"Home": 3}, {"Home": 3})
+    report = a_report(check)
+    report.stored[0].differences.append(Difference("orders/a.parquet", "object", "there", "missing"))
+    assert not report.equal
+
+
+def test_a_report_of_no_number_is_not_equal() -> None:
     assert not a_report().equal
 
 

@@ -26,21 +26,29 @@ class Report:
     rows: int
     """order lines read"""
     seconds: float
-    checks: list[Check]
+    numbers: list[Check]
+    """of live numbers"""
+    stored: list[Check]
+    """of what is stored: rows, objects, markers"""
+
+    @property
+    def checks(self) -> list[Check]:
+        """All of them."""
+        return [*self.numbers, *self.stored]
 
     @property
     def compared(self) -> int:
-        """Numbers compared."""
-        return sum(check.compared for check in self.checks)
+        """Live numbers compared; rows and objects are none."""
+        return sum(check.compared for check in self.numbers)
 
     @property
     def different(self) -> int:
-        """Numbers that differ."""
+        """Differences, in live numbers and in what is stored."""
         return sum(len(check.differences) for check in self.checks)
 
     @property
     def equal(self) -> bool:
-        """True if every number is what it should be (and there was one)."""
+        """True if every number is what it should be (and there was one), and so is what is stored."""
         return self.compared > 0 and self.different == 0
 
     def as_json(self) -> dict[str, Any]:

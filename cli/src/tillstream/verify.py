@@ -128,13 +128,11 @@ def verify_board(
         say("recomputing")
         facts.apply(live.positions, edges)
         expected = facts.expected(as_of, edges, settings.top_k)
-        checks = [
-            *compare(live, expected, keys, settings.currency),
-            audit.stored(facts, missing),
-            audit.strays(archive, chains, span),
-        ]
+        numbers = compare(live, expected, keys, settings.currency)
+        stored = [audit.stored(facts, missing), audit.strays(archive, chains, span)]
         if everything:
-            checks += [audit.ledger(chains), audit.status(live, chains, facts.counts(start))]
+            numbers.append(audit.status(live, chains, facts.counts(start)))
+            stored.append(audit.ledger(chains))
         objects, rows = facts.size()
     return Report(
         as_of=live.status.get("as_of", ""),
@@ -142,7 +140,8 @@ def verify_board(
         objects=objects,
         rows=rows,
         seconds=time.monotonic() - began,
-        checks=checks,
+        numbers=numbers,
+        stored=stored,
     )
 
 
