@@ -39,6 +39,8 @@ class _State:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:  # one closed terminal says so several times: the kernel twice, a shell once more
+        signal.signal(number, signal.SIG_IGN)
     if not _State.shields:
         _State.asked = number
         raise Interrupted(number)
@@ -49,8 +51,9 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Inside, the first of SIGNALS raises `Interrupted` in the main thread, and so does each later one."""
-    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    """Inside, the first of SIGNALS raises `Interrupted` in the main thread, and so does each later one, but for further
+    SIGHUPs. What is ignored from the start stays so: ``nohup`` and shells' background jobs ask for it that way."""
+    before = {n: signal.signal(n, _handle) for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:

@@ -9,6 +9,8 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 
+from tillstream.unheard import unheard
+
 _ARROWS = {"\x1b[C": "right", "\x1b[D": "left", "\t": "right", "\x1b[Z": "left"}
 
 NextKey = Callable[[float], str | None]
@@ -35,7 +37,8 @@ def keys() -> Iterator[NextKey]:
     try:
         yield next_key
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with unheard():
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _nothing(seconds: float) -> None:

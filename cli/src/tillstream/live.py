@@ -1,8 +1,9 @@
 """``tillstream live``: the numbers as they come, read from Redis and from nowhere else."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import redis
@@ -15,6 +16,7 @@ from sales.service import EXIT_AWAY, EXIT_SETTINGS
 from sales.settings import BoardSettings, load
 from tillstream.interrupts import Interrupted, raised
 from tillstream.keyboard import keys
+from tillstream.unheard import unheard
 from tillstream.view import Frame, Rate, line, nothing_yet, render
 
 FRAME_SECONDS = 0.25
@@ -136,7 +138,7 @@ def watch(
 def _frames(
     board: Board, console: Console, window: str, ends: float, check: Callable[[], None], *, notes: Sequence[str]
 ) -> None:
-    with keys() as next_key, Live(console=console, screen=True, auto_refresh=False) as screen:
+    with keys() as next_key, _screen(console) as screen:
         while (left := ends - time.monotonic()) > 0:
             check()
             board.read()
@@ -146,6 +148,18 @@ def _frames(
             if key == "q":
                 return
             window = _chosen(board.windows, window, key)
+
+
+@contextlib.contextmanager
+def _screen(console: Console) -> Iterator[Live]:
+    """The terminal's other screen; what was on it before comes back, if there is still a terminal."""
+    screen = Live(console=console, screen=True, auto_refresh=False)
+    try:
+        screen.start()
+        yield screen
+    finally:
+        with unheard():
+            screen.stop()
 
 
 def _lines(board: Board, window: str, ends: float, check: Callable[[], None]) -> None:

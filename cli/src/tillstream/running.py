@@ -21,6 +21,7 @@ from tillstream.local.server import ServerError
 from tillstream.setup import SetupError
 from tillstream.stored import StoredError
 from tillstream.supervisor import ChildEndedError
+from tillstream.unheard import unheard
 from tillstream.verify import NotCoveredError
 
 FIRST_NUMBERS_SECONDS = 90.0
@@ -69,9 +70,11 @@ def run(
                 typer.echo(f"    {note}")
             well = then(chain, board)
     except Interrupted as stop:
-        typer.echo(f"stopped by {stop}", err=True)
+        with unheard():
+            typer.echo(f"stopped by {stop}", err=True)
         raise typer.Exit(stop.exit_code) from None
     except FAULTS as error:
-        typer.echo(str(error), err=True)
+        with unheard():
+            typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_AWAY if isinstance(error, (AwayError, RedisAwayError)) else EXIT_FAILED) from error
     raise typer.Exit(0 if well else EXIT_FAILED)

@@ -9,6 +9,7 @@ from tillstream.chain import POLL_SECONDS, Chain
 from tillstream.interrupts import Interrupted, answered
 from tillstream.live import Board, watch
 from tillstream.running import LogsOption, RateOption, StreamOption, run
+from tillstream.unheard import unheard
 
 
 def up(
@@ -33,6 +34,7 @@ def _until_stopped(chain: Chain, board: Board, *, show: bool) -> bool:
             time.sleep(POLL_SECONDS)
     except Interrupted:
         answered()
-        typer.echo("stopping")
+        with unheard():
+            typer.echo("stopping")
     chain.supervisor.stop_all()
     return True

@@ -33,10 +33,12 @@ def start_logging(service: str) -> None:
 
 
 def on_signals(action: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT do this from now on (a container's first process hears them only if it asked to). Main thread
-    only; the action must not wait for a lock, because the interrupted code may hold it."""
+    """SIGTERM and SIGINT do this from now on (a container's first process hears them only if it asked to). What is
+    ignored from the start stays so: a shell's background job ignores Ctrl-C. Main thread only; the action must not wait
+    for a lock, because the interrupted code may hold it."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: action())
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: action())
 
 
 class Stop:
