@@ -1,6 +1,7 @@
 """What is an order, what is none, and why: the rules of the event contract."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from sales import rejections
 from sales.countries import REGION_OF
 from sales.orders import Batch, Decoded, decode
-from sales.rules import MAX_MESSAGE_BYTES, MAX_NAME, MAX_TEXT, Rules
+from sales.rules import MAX_MESSAGE_BYTES, MAX_NAME, MAX_NESTING, MAX_TEXT, Rules
 
 RULES = Rules(currency="USD", countries=REGION_OF.keys())
 BROKER_TIME = 1_795_157_553_123  # the instant of A_TIME
@@ -229,6 +231,72 @@ def test_the_fast_decoder_and_the_careful_rules_agree(field: str, line_field: st
     assert len(decoded.accepted) + len(decoded.rejected) == 1
     for rejection in decoded.rejected:
         assert not rejection.detail.startswith("the message could not be decoded"), rejection
+
+
+def nested(depth: int, shape: str) -> bytes:
+    """A field with so many arrays or objects inside one another, the message's own object counted."""
+    inside = {"[": (b"[", b"]"), "{": (b'{"a":', b"}"), "[{": (b'[{"]":', b"}]")}[shape]
+    half = (depth - 1) // len(shape)
+    return inside[0] * half + b"0" + inside[1] * half
+
+
+def called_from(depth: int, act: Callable[[], Decoded]) -> Decoded:
+    """What ``act`` gives that many calls further down."""
+    return act() if depth == 0 else called_from(depth - 1, act)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    depth=st.integers(1, 120) | st.integers(850, 1_100) | st.sampled_from([10_000, 400_000]),
+    shape=st.sampled_from(["[", "{", "[{"]),
+    field=st.sampled_from([*an_order(), "unknown"]),
+    calls=st.integers(0, 700),
+)
+def test_what_becomes_of_a_nested_message_is_the_same_wherever_it_is_decoded(
+    depth: int, shape: str, field: str, calls: int
+) -> None:
+    text = nested(depth, shape)
+    message = (
+        json.dumps(an_order(**{field: 0})).encode().replace(f'"{field}": 0'.encode(), f'"{field}": '.encode() + text)
+    )
+    here, there = decode_one(message), called_from(calls, lambda: decode_one(message))
+    assert [rejection.reason for rejection in here.rejected] == [rejection.reason for rejection in there.rejected]
+    assert here.accepted.contents == there.accepted.contents
+    if depth > MAX_NESTING + 1:
+        assert here.rejected[0].reason in ("json", "oversize")
+    elif field == "unknown":
+        assert not here.rejected
+
+
+def depth_of(value: Any) -> int:
+    """Arrays and objects inside one another."""
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+
+
+@given(
+    value=st.recursive(
+        st.text('[]{}"\\\n'),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('[{"\\', max_size=3), inner, max_size=4),
+    ),
+    limit=st.integers(0, 5),
+)
+def test_the_depth_is_that_of_the_document_whatever_its_texts_hold(value: Any, limit: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rejections, "MAX_NESTING", limit)
+        assert rejections.is_nested_too_deep(json.dumps(value).encode()) == (depth_of(value) > limit)
+
+
+def test_a_message_that_ends_the_stack_is_a_dead_letter_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejections, "MAX_NESTING", 10**6)
+    for depth in range(900, 1_000):
+        assert reason(b'{"schema":' + b"[" * depth + b"]" * depth + b"}") in ("schema", "json")
+
+
+def test_brackets_in_texts_nest_nothing() -> None:
+    assert not decode_one(an_order(note="[{" * 500 + '\\"[' * 500)).rejected
+    assert not decode_one(an_order(notes=[["[", "]"]] * 500)).rejected
 
 
 def test_take_keeps_the_lines_of_the_orders_it_keeps() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from sales.rejections import Rejection, explain
+from sales.rejections import Rejection, explain, is_nested_too_deep
 from sales.rules import (
     EARLIEST_EVENT_TIME_MS,
     FUTURE_ALLOWANCE_MS,
@@ -179,7 +179,7 @@ def decode(
         rejected.append(explain(rules, keys[row], values[row], positions[row], broker_times[row], cause=cause))
 
     for row, value in enumerate(values):
-        if len(value) > MAX_MESSAGE_BYTES:
+        if len(value) > MAX_MESSAGE_BYTES or is_nested_too_deep(value):
             reject(row)
             continue
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sales.rules import (
@@ -16,6 +17,7 @@ from sales.rules import (
     MAX_AMOUNT,
     MAX_MESSAGE_BYTES,
     MAX_NAME,
+    MAX_NESTING,
     MAX_TEXT,
     SCHEMA_VERSION,
     Rules,
@@ -74,13 +76,18 @@ def explain(
         broker_time: when the log took it, ms since 1970.
         cause: what the decoder said, for the case that the rules here find no fault.
     """
-    reason, detail = _reason(rules, key, value, broker_time, cause)
+    try:
+        reason, detail = _reason(rules, key, value, broker_time, cause)
+    except (RecursionError, ValueError) as error:  # the stack's end, a number with thousands of digits
+        reason, detail = "json", f"the message can't be looked at: {error}"
     return Rejection(position=position, broker_time=broker_time, key=key, value=value, reason=reason, detail=detail)
 
 
 def _reason(rules: Rules, key: bytes | None, value: bytes, broker_time: int, cause: str) -> tuple[str, str]:
     if len(value) > MAX_MESSAGE_BYTES:
         return "oversize", f"the message has {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are taken"
+    if is_nested_too_deep(value):
+        return "json", f"the message has more than {MAX_NESTING} arrays and objects inside one another"
     try:
         document = msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -115,6 +122,22 @@ def _reason(rules: Rules, key: bytes | None, value: bytes, broker_time: int, cau
         ahead = (event_time - broker_time) // 1000
         return "future", f"event_time is {ahead} s ahead of broker time; {FUTURE_ALLOWANCE_MS // 1000} s are allowed"
     return "json", f"the message could not be decoded: {cause or 'no rule names the fault'}"
+
+
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[[*b"{["]] = 1
+_STEPS[[*b"}]"]] = -1
+_NO_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
+
+
+def is_nested_too_deep(value: bytes) -> bool:
+    """Whether JSON has more than MAX_NESTING arrays and objects inside one another; of other bytes, anything."""
+    if value.count(b"{") + value.count(b"[") <= MAX_NESTING:
+        return False
+    without_escapes = value.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = without_escapes.translate(None, _NO_MARKS).replace(b'""', b"")  # what is left of most texts is two quotes
+    outside_of_texts = np.frombuffer(b"".join(marks.split(b'"')[::2]), dtype=np.uint8)
+    return int(_STEPS[outside_of_texts].cumsum(dtype=np.int64).max(initial=0)) > MAX_NESTING
 
 
 def _short(value: Any, limit: int = 80) -> str:

@@ -8,6 +8,10 @@ SCHEMA_VERSION = 1
 MAX_MESSAGE_BYTES = 1_000_000
 """1 MB, the size a Kafka broker and a Kinesis stream both take by default."""
 
+MAX_NESTING = 100
+"""JSON arrays and objects inside one another; an order has three. Decoders give up where the interpreter's stack ends,
+and whether a message is an order must not depend on who calls."""
+
 MAX_AMOUNT = 10**12
 """Minor units (or pieces) that one number, and one order's sum, may reach: 9,000 such orders still add up below 2**53,
 where Redis's double scores stop being exact."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from generator.manifest import Kind
-from sales.rules import FUTURE_ALLOWANCE_MS, MAX_AMOUNT, MAX_MESSAGE_BYTES, MAX_NAME, MAX_TEXT
+from sales.rules import FUTURE_ALLOWANCE_MS, MAX_AMOUNT, MAX_MESSAGE_BYTES, MAX_NAME, MAX_NESTING, MAX_TEXT
 from sales.times import format_time, parse_time
 
 _MINUTE_MS = 60_000
@@ -296,6 +296,7 @@ FAULTS: tuple[Callable[[dict[str, Any]], Spoilt], ...] = (
     lambda order: Spoilt("json", b"\xff\xfe" + _encode(order)),
     lambda order: Spoilt("json", _encode([order])),
     lambda order: Spoilt("json", json.dumps({**order, "customer_id": float("nan")}).encode()),
+    lambda order: Spoilt("json", _encode({**order, "note": msgspec.Raw(b"[" * MAX_NESTING + b"]" * MAX_NESTING)})),
     lambda _order: Spoilt("json", b"hello"),
     _other_key,
     *(_order_fault(field, replacement) for field, replacement in _ORDER_FAULTS),
