@@ -25,7 +25,7 @@ def asked_for(name: str) -> Iterator[Requirement]:
             path, _, extra = text.removesuffix("]").partition("[")
             project = tomllib.loads((FOLDER.parent / path / "pyproject.toml").read_text())["project"]
             asked = project["dependencies"] + project.get("optional-dependencies", {}).get(extra, [])
-            yield from (Requirement(each) for each in asked if each not in OURS)
+            yield from (each for each in map(Requirement, asked) if each.name not in OURS)
         elif text:
             yield Requirement(text)
 
