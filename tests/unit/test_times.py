@@ -34,10 +34,28 @@ def test_one_odd_text_among_fixed_ones_is_found() -> None:
         assert parse_times([good, odd, good]).tolist() == [parse_time(good), INVALID_TIME, parse_time(good)]
 
 
+PIECES = ["2026-11-20", "2026-02-30", "0000-01-01", "T", "t", " ", "08:12:33", "24:00:00", "08:12:60", ".123", ".1", ".",
+          "Z", "z", "+00:00", "-23:59", "\n", "\0", "\u0662"]  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.sampled_from(["2026-11-20T08:12:33.123Z", "2026-11-20T08:12:33.123", "Z2026-11-20T08:12:33.123Z"])
+        | st.sampled_from(["0000-01-01T08:12:33.123Z", "0001-01-01T08:12:33.123Z", "2026-02-30T08:12:33.123Z"])
+        | st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+        | st.text(max_size=25),
+        max_size=4,
+    )
+)
+def test_whether_a_text_is_a_time_does_not_depend_on_its_neighbours(texts: list[str]) -> None:
+    assert parse_times(texts).tolist() == [parse_time(text) for text in texts]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "2026-11-20", "2026-11-20T08:12:33", "2026-11-20T08:12Z", "2026-11-20T08:12:60Z", "20261120T081233Z",
-     "2026-11-20T08:12:33,5Z", "2026-11-20T08:12:33+1:00", "2026-11-20T08:12:33+24:00", "\uff12026-11-20T08:12:33Z"],
+     "2026-11-20T08:12:33,5Z", "2026-11-20T08:12:33+1:00", "2026-11-20T08:12:33+24:00", "\uff12026-11-20T08:12:33Z",
+     "2026-11-20T08:12:33Z\n", "2026-11-20T08:12:33.123Z\n"],
 )  # fmt: skip
 def test_these_are_no_times(text: str) -> None:
     assert parse_time(text) == INVALID_TIME

@@ -12,7 +12,7 @@ INVALID_TIME = -(2**63)
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _RFC3339 = re.compile(
-    r"^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))$", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))\Z", re.ASCII
 )
 
 
@@ -43,7 +43,7 @@ _FIXED_LAYOUT = len("2026-11-20T08:12:33.123Z")
 def parse_times(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """``parse_time`` of each; the common layout ``YYYY-MM-DDTHH:MM:SS.mmmZ`` goes through numpy in one piece."""
     joined = "".join(texts)
-    if len(joined) == _FIXED_LAYOUT * len(texts) and joined.isascii():
+    if set(map(len, texts)) == {_FIXED_LAYOUT} and joined.isascii():
         cells = np.frombuffer(joined.encode(), dtype=np.uint8).reshape(-1, _FIXED_LAYOUT)
         if _is_fixed_layout(cells):
             try:
@@ -60,6 +60,8 @@ _DIGITS = [i for i in range(_FIXED_LAYOUT) if i not in {place for place, _ in _S
 
 def _is_fixed_layout(cells: npt.NDArray[np.uint8]) -> bool:
     if any((cells[:, place] != ord(mark)).any() for place, mark in _SEPARATORS):
+        return False
+    if (cells[:, 0] == ord("0")).any():  # numpy knows a year 0
         return False
     digits = cells[:, _DIGITS]
     return bool(((digits >= ord("0")) & (digits <= ord("9"))).all())
