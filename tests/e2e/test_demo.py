@@ -1,4 +1,4 @@
-"""`make demo`, as a stranger runs it: real servers, services as processes, a terminal or none."""
+"""`demo` and `up`, as a stranger runs them: real servers, services as processes, a terminal or none."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds proces
 
 
 @dataclass
-class Demo:
-    """A `make demo` that runs, and all that descends from it."""
+class Run:
+    """A command that runs, and all that descends from it."""
 
-    make: "subprocess.Popen[bytes]"
+    command: "subprocess.Popen[bytes]"
     output: Path
     marker: str
     terminal: int | None = None
@@ -51,12 +51,17 @@ class Demo:
         while not condition(self.text()):
             assert not ended, f"it ended before that: {self.text()}"
             assert time.monotonic() < deadline, self.text()
-            ended = self.make.poll() is not None  # what it said last is read once more
+            ended = self.command.poll() is not None  # what it said last is read once more
             time.sleep(0.05)
 
     def end(self) -> int:
-        self.wait_for(lambda _: self.make.poll() is not None)
-        return self.make.returncode
+        self.wait_for(lambda _: self.command.poll() is not None)
+        return self.command.returncode
+
+    def close_terminal(self) -> None:
+        assert self.terminal is not None
+        os.close(self.terminal)
+        self.terminal = None
 
     def processes(self) -> dict[int, str]:
         """Whatever was started by it, directly or not, and still runs: id and command."""
@@ -79,49 +84,62 @@ class Demo:
         return not self.processes()
 
 
-@pytest.fixture
-def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    demos: list[Demo] = []
+StartRun = Callable[..., Run]
+"""Runs a command, on a terminal or none, with changes of the environment."""
 
-    def start(*, stream: str = "kinesis", seconds: float = 5, terminal: bool = False) -> Demo:
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartRun]:
+    runs: list[Run] = []
+
+    def start_(*command: str, terminal: bool = False, environment: Mapping[str, str] | None = None) -> Run:
         marker = f"TILLSTREAM_TEST_RUN={uuid.uuid4().hex}"
         name, _, value = marker.partition("=")
         output = tmp_path / "output"
         output.touch()
-        # What this test is started by has made the environment; `python` is the one that the recipe runs.
-        command = ["make", "--no-print-directory", "-o", ".venv/.run", f"python={sys.executable}", "demo"]
-        command += [f"STREAM={stream}", f"DEMO_SECONDS={seconds:g}"]
         env = {key: text for key, text in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "AWS_"))}
         ours, theirs = pty.openpty() if terminal else (None, None)
-        screen = str(output) if theirs is None else os.ttyname(theirs)
-        make = subprocess.Popen(
-            # A new session's leader gets the first terminal that it opens as its own: Ctrl-C there is a signal.
-            ["sh", "-c", f'exec "$@" <"{screen if terminal else os.devnull}" >"$0" 2>&1', screen, *command],
-            cwd=REPOSITORY,
-            env=env | {name: value, "TERM": "xterm-256color"},
-            start_new_session=True,
-        )
         if ours is not None:
             fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
             os.set_blocking(ours, False)
-        demos.append(Demo(make, output, marker, ours))
-        return demos[-1]
+        screen = str(output) if theirs is None else os.ttyname(theirs)
+        process = subprocess.Popen(
+            # A new session's leader gets the first terminal that it opens as its own: Ctrl-C there is a signal.
+            ["sh", "-c", f'exec "$@" <"{screen if terminal else os.devnull}" >"$0" 2>&1', screen, *command],
+            cwd=REPOSITORY,
+            env=env | {name: value, "TERM": "xterm-256color"} | dict(environment or {}),
+            start_new_session=True,
+        )
+        if theirs is not None:
+            os.close(theirs)
+        runs.append(Run(process, output, marker, ours))
+        return runs[-1]
 
-    yield start
-    for demo in demos:
-        for pid in demo.processes():
+    yield start_
+    for run in runs:
+        for pid in run.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        demo.make.wait(30)
-        if demo.terminal is not None:
-            os.close(demo.terminal)
+        run.command.wait(30)
+        if run.terminal is not None:
+            run.close_terminal()
+
+
+def make_demo(*, stream: str = "kinesis", seconds: float = 0) -> list[str]:
+    # What this test is started by has made the environment; `python` is the one that the recipe runs.
+    make = ["make", "--no-print-directory", "-o", ".venv/.run", f"python={sys.executable}", "demo"]
+    return [*make, f"STREAM={stream}", f"DEMO_SECONDS={seconds:g}"]
+
+
+def tillstream(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tillstream", *arguments]
 
 
 @pytest.mark.parametrize("stream", ["kinesis", pytest.param("kafka", marks=pytest.mark.kafka)])
-def test_every_number_of_a_demo_is_proved(start_demo: Callable[..., Demo], stream: str) -> None:
+def test_every_number_of_a_demo_is_proved(start: StartRun, stream: str) -> None:
     if stream == "kafka" and (lacks := local_kafka.missing()):
         pytest.skip(lacks)
-    demo = start_demo(stream=stream)
+    demo = start(*make_demo(stream=stream, seconds=5))
     assert demo.end() == 0, demo.text()
     assert "every number is equal" in demo.text()
     assert re.search(r"first numbers after \d", demo.text())
@@ -131,8 +149,8 @@ def test_every_number_of_a_demo_is_proved(start_demo: Callable[..., Demo], strea
     assert demo.leaves_nothing()
 
 
-def test_on_a_terminal_keys_choose_and_ctrl_c_goes_on_to_the_proof(start_demo: Callable[..., Demo]) -> None:
-    demo = start_demo(seconds=0, terminal=True)
+def test_on_a_terminal_keys_choose_and_ctrl_c_goes_on_to_the_proof(start: StartRun) -> None:
+    demo = start(*tillstream("demo", "--seconds", "0"), terminal=True)  # make would end by the Ctrl-C itself
     assert demo.terminal is not None
     chosen = "\x1b[1;30;46m {} \x1b"  # the window that is shown stands out
     demo.wait_for(lambda text: chosen.format("1m") in text)
@@ -140,23 +158,23 @@ def test_on_a_terminal_keys_choose_and_ctrl_c_goes_on_to_the_proof(start_demo: C
     demo.wait_for(lambda text: chosen.format("15m") in text)
     assert "events/s" in demo.text()
     os.write(demo.terminal, b"\x03")
-    demo.end()
+    assert demo.end() == 0, demo.text()
     assert "every number is equal" in demo.text()
     assert demo.leaves_nothing()
 
 
-def test_kill_term_of_make_stops_all_in_order(start_demo: Callable[..., Demo]) -> None:
-    demo = start_demo(seconds=0)
+def test_kill_term_of_make_ends_everything(start: StartRun) -> None:
+    demo = start(*make_demo())
     demo.wait_for(lambda text: "1m:" in text)
-    assert len(demo.processes()) >= 7, "make, tillstream, its warden, two servers, three services"
-    demo.make.terminate()
+    assert len(demo.processes()) == 8, "make, tillstream, its warden, two servers, three services"
+    demo.command.terminate()
     assert demo.end() != 0
     demo.wait_for(lambda text: "stopped by SIGTERM" in text, seconds=10)
     assert demo.leaves_nothing()
 
 
-def test_a_service_that_dies_is_named_and_fails_the_demo(start_demo: Callable[..., Demo]) -> None:
-    demo = start_demo(seconds=0)
+def test_a_service_that_dies_is_named_and_fails_the_demo(start: StartRun) -> None:
+    demo = start(*make_demo())
     demo.wait_for(lambda text: "1m:" in text)
     os.kill(demo.process("-m processor"), signal.SIGKILL)
     assert demo.end() != 0
@@ -165,9 +183,41 @@ def test_a_service_that_dies_is_named_and_fails_the_demo(start_demo: Callable[..
     assert demo.leaves_nothing()
 
 
-def test_nothing_outlives_a_demo_that_is_killed(start_demo: Callable[..., Demo]) -> None:
-    demo = start_demo(seconds=0)
+def test_nothing_outlives_a_demo_that_is_killed(start: StartRun) -> None:
+    demo = start(*make_demo())
     demo.wait_for(lambda text: "1m:" in text)
     os.kill(demo.process("-m tillstream demo --stream kinesis --seconds 0"), signal.SIGKILL)
     assert demo.end() != 0
     assert demo.leaves_nothing()
+
+
+def test_what_is_up_can_be_asked_from_another_terminal_and_stops_in_order(start: StartRun, tmp_path: Path) -> None:
+    up = start(*tillstream("up", "--no-live", "--logs", str(tmp_path)))
+    up.wait_for(lambda text: "first numbers after" in text)
+    [env] = re.findall(r": \. (\S+)$", up.text(), re.MULTILINE)
+    asked = subprocess.run(
+        ["sh", "-c", '. "$0"; exec "$@"', env, *tillstream("live", "--once")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert re.match(r"\d\d:\d\d:\d\d 1m: [\d,]+ orders", asked.stdout)
+    up.command.terminate()
+    assert up.end() == 0, up.text()
+    assert up.leaves_nothing()
+    # Each line of a service's log begins with its time.
+    ends = [(tmp_path / f"{name}.log").read_text().splitlines()[-1] for name in ("generator", "processor", "sink")]
+    assert ends == sorted(ends), "nothing is sent that nobody reads"
+    assert "stopped in order" in ends[1]
+    assert "stopped" in ends[2]
+
+
+def test_a_closed_terminal_is_an_orderly_stop(start: StartRun, tmp_path: Path) -> None:
+    up = start(*tillstream("up", "--logs", str(tmp_path)), terminal=True)
+    up.wait_for(lambda text: "events/s" in text)
+    up.close_terminal()
+    assert up.end() == 0
+    assert "stopped in order" in (tmp_path / "processor.log").read_text()
+    assert up.leaves_nothing()
