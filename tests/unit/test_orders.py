@@ -32,6 +32,9 @@ def a_line(**changes: Any) -> dict[str, Any]:
     return without_absent(line | changes)
 
 
+FREE = {"product_id": "leaflet", "quantity": 10**12, "unit_amount": 0}
+
+
 def an_order(**changes: Any) -> dict[str, Any]:
     order = {
         "schema": 1,
@@ -107,6 +110,7 @@ def test_amounts_are_gross_less_a_discount_rounded_half_up() -> None:
         pytest.param(an_order(event_time="2026-11-20T07:52:33.123999+01:00"), id="offset and microseconds"),
         pytest.param(an_order(event_time="2026-11-20T06:57:33.123Z", order_id="é" * 64), id="64 characters"),
         pytest.param(an_order(lines=[a_line(quantity=10**6, unit_amount=10**6)]), id="the largest amount"),
+        pytest.param(an_order(lines=[FREE]), id="the most pieces"),
         pytest.param(an_order(lines=[a_line(product_id="p", category=ABSENT, product_name=ABSENT)]), id="defaults"),
         pytest.param(
             an_order(
@@ -173,6 +177,7 @@ def test_the_same_instant_written_differently_is_the_same_content() -> None:
         pytest.param(an_order(lines=[a_line(quantity=10**12, unit_amount=10**12)]), "field:unit_amount", id="1e24"),
         pytest.param(an_order(lines=[a_line(unit_amount=10**11)] * 2), "field:unit_amount", id="sum too large"),
         pytest.param(an_order(lines=[a_line(quantity=10**12, unit_amount=0)]), "field:unit_cost", id="cost too large"),
+        pytest.param(an_order(lines=[FREE, a_line(quantity=1)]), "field:quantity", id="too many pieces"),
         pytest.param(an_order(currency="EUR"), "currency", id="currency"),
         pytest.param(an_order(order_id="o-2"), "key", id="key of another order"),
         pytest.param(an_order(event_time="2026-11-20T06:57:33.124Z"), "future", id="over 5 minutes ahead"),
@@ -297,6 +302,18 @@ def test_a_message_that_ends_the_stack_is_a_dead_letter_and_no_crash(monkeypatch
 def test_brackets_in_texts_nest_nothing() -> None:
     assert not decode_one(an_order(note="[{" * 500 + '\\"[' * 500)).rejected
     assert not decode_one(an_order(notes=[["[", "]"]] * 500)).rejected
+
+
+NUMBERS = st.sampled_from([1, 2, 10**6, 5 * 10**11, 10**12])
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS | st.just(0), NUMBERS | st.just(0)), min_size=1, max_size=4))
+def test_the_fast_decoder_and_the_careful_rules_add_up_alike(lines: list[tuple[int, int, int]]) -> None:
+    decoded = decode_one(an_order(lines=[a_line(quantity=q, unit_amount=a, unit_cost=c) for q, a, c in lines]))
+    pieces, gross, cost = sum(q for q, _, _ in lines), sum(q * a for q, a, _ in lines), sum(q * c for q, _, c in lines)
+    expected = {"field:quantity": pieces, "field:unit_amount": gross, "field:unit_cost": cost}
+    too_large = [reason for reason, total in expected.items() if total > 10**12]
+    assert [rejection.reason for rejection in decoded.rejected] == too_large[:1]
 
 
 def test_take_keeps_the_lines_of_the_orders_it_keeps() -> None:

@@ -246,7 +246,7 @@ def _keep(rules: Rules, batch: Batch, orders: list[Order], keys: Sequence[bytes 
 
 
 def _within_amounts(batch: Batch) -> npt.NDArray[np.bool_]:
-    """One flag an order: its gross and its cost are at most MAX_AMOUNT.
+    """One flag an order: its pieces, its gross and its cost are at most MAX_AMOUNT.
 
     Products of two allowed numbers reach 1e24, beyond int64; floating point tells those far beyond from those that
     are small enough to be added up exactly.
@@ -256,7 +256,7 @@ def _within_amounts(batch: Batch) -> npt.NDArray[np.bool_]:
     too_large |= quantities * batch.unit_costs > 2.0 * MAX_AMOUNT
     kept = np.ones(len(batch), dtype=np.bool_)
     kept[batch.line_order[too_large]] = False
-    for unit in (batch.unit_amounts, np.maximum(batch.unit_costs, 0)):
+    for unit in (np.ones_like(batch.quantities), batch.unit_amounts, np.maximum(batch.unit_costs, 0)):
         sums = np.zeros(len(batch), dtype=np.int64)
         np.add.at(sums, batch.line_order, np.where(too_large, 0, batch.quantities * unit))
         kept &= sums <= MAX_AMOUNT

@@ -110,6 +110,8 @@ def _reason(rules: Rules, key: bytes | None, value: bytes, broker_time: int, cau
         return "field:event_time", f"event_time: {_short(order.event_time)} is no RFC 3339 time from 2000 on"
     if order.country not in rules.countries:
         return "field:country", f"country: {_short(order.country)} is no ISO 3166-1 alpha-2 code (ZZ where unknown)"
+    if sum(line.quantity for line in order.lines) > MAX_AMOUNT:
+        return "field:quantity", f"lines: the order's quantities add up to more than {MAX_AMOUNT}"
     for amount, of in (("unit_amount", "amounts"), ("unit_cost", "costs")):
         if sum(line.quantity * (getattr(line, amount) or 0) for line in order.lines) > MAX_AMOUNT:
             return f"field:{amount}", f"lines: the order's {of} add up to more than {MAX_AMOUNT} minor units"

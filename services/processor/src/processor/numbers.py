@@ -232,8 +232,8 @@ class Numbers:
         tick.hashes[self._keys.aov(window.name)] = self._aov(window, whole)
 
     def _aov(self, window: Window, whole: Sums) -> dict[str, str]:
-        orders, sales, refunded = whole[_ORDERS], whole[_SALES], whole[_REFUNDED]
-        if max(sales, refunded) > EXACT_SCORES // 2 and not self._warned:
+        orders, units, sales, refunded = whole[_ORDERS], whole[_UNITS], whole[_SALES], whole[_REFUNDED]
+        if max(abs(units), sales, refunded) > EXACT_SCORES // 2 and not self._warned:
             log.error("totals of window %s come near 2**53, where Redis's scores stop being exact", window.name)
             self._warned = True
         start, end = window.bounds(self.as_of)
@@ -243,7 +243,7 @@ class Numbers:
             "returns": str(whole[_RETURNS]),
             "refunded_minor": str(refunded),
             "revenue_minor": str(sales - refunded),
-            "units": str(whole[_UNITS]),
+            "units": str(units),
             "revenue": str(to_decimal(sales - refunded, self._currency)),
             "window_start": format_time(start),
             "window_end": format_time(end),
