@@ -15,7 +15,18 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import Chunk, Member, PositionLostError, Reader, Stream, StreamError, Wire, Writer, format_position
+from sales.streams import (
+    Chunk,
+    Member,
+    Polled,
+    PositionLostError,
+    Stream,
+    StreamError,
+    Wire,
+    Writer,
+    format_position,
+    kafka,
+)
 from sales.streams.connect import connect
 from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
 
@@ -37,6 +48,8 @@ class Kind:
     wire: Wire
     forget: Callable[[Stream, str, int], None] | None
     """removes a partition's records up to a position, as retention would"""
+    grow: Callable[[Stream], None] | None
+    """gives the stream one partition more"""
 
 
 @pytest.fixture(
@@ -50,11 +63,11 @@ class Kind:
 )
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     if request.param == "memory":
-        yield Kind("memory", MemoryWire(), _forget_in_memory)
+        yield Kind("memory", MemoryWire(), _forget_in_memory, _grow_in_memory)
     elif request.param == "kinesis":
         aws = AwsSettings(aws_endpoint_url=request.getfixturevalue("aws_endpoint"))
         wire = connect(StreamSettings(stream="kinesis"), aws)
-        yield Kind("kinesis", wire, None)
+        yield Kind("kinesis", wire, None, None)
         wire.close()
     else:
         bootstrap = request.getfixturevalue("kafka_bootstrap")
@@ -65,7 +78,10 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
             there = TopicPartition(stream.id.rpartition("-")[0], int(partition))
             admin.delete_records({there: through + 1})
 
-        yield Kind(request.param, wire, forget)
+        def grow(stream: Stream) -> None:
+            admin.create_partitions({stream.id.rpartition("-")[0]: PARTITIONS + 1})
+
+        yield Kind(request.param, wire, forget, grow)
         admin.close()
         wire.close()
 
@@ -83,6 +99,11 @@ def _kafka_settings(bootstrap: str, client: str) -> StreamSettings:
 def _forget_in_memory(stream: Stream, partition: str, through: int) -> None:
     assert isinstance(stream, MemoryStream)
     stream.trim(partition, through)
+
+
+def _grow_in_memory(stream: Stream) -> None:
+    assert isinstance(stream, MemoryStream)
+    stream.grow(PARTITIONS + 1)
 
 
 @pytest.fixture
@@ -109,7 +130,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"not within {BOUND:.0f} s: {what}"
 
 
-def read(reader: Reader, count: int, max_records: int = 1000) -> list[Chunk]:
+def read(reader: Polled, count: int, max_records: int = 1000) -> list[Chunk]:
     """Polls until so many records came."""
     chunks: list[Chunk] = []
 
@@ -315,6 +336,35 @@ def test_lag_tells_that_records_wait(stream: Stream) -> None:
     reader = stream.reader(dict.fromkeys(stream.partitions()))
     until(lambda: bool(reader.poll(1, 0.2)), "the first record")
     assert reader.lag() != dict.fromkeys(stream.partitions(), 0)
+    reader.close()
+
+
+def test_a_running_reader_hears_of_new_partitions_and_takes_them_on(
+    kind: Kind, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind.grow is None:
+        pytest.skip("moto goes on writing into a shard that was split: tests/unit/test_streams_kinesis.py asks a fake")
+    monkeypatch.setattr(kafka, "WATCH_SECONDS", 0.2)
+    old = stream.partitions()
+    write(stream, records(300))
+    reader = stream.reader(dict.fromkeys(old))
+    assert reader.partitions() == old
+    got = reader.poll(50, BOUND)  # the others are fetched ahead
+    kind.grow(stream)
+
+    until(lambda: len(reader.partitions()) > len(old), "the new partition")
+    new = [name for name in reader.partitions() if name not in old]
+    until(lambda: stream.partitions() == [*old, *new], "everybody knows of it")
+    reader.add(dict.fromkeys([*new, old[0]]))  # the last one is read already
+    write(stream, records(300, start=300))
+
+    got += read(reader, 600 - sum(map(len, got)))
+    assert sorted(value for chunk in got for value in chunk.values) == sorted(value for _, value in records(600))
+    assert {chunk.partition for chunk in got} > set(old)
+    assert positions(got) == {name: sorted(set(column)) for name, column in positions(got).items()}
+    with pytest.raises(StreamError):
+        reader.add({"no such partition" if kind.name not in KAFKA else "1000": None})
+    assert reader.poll(10, 0) == []
     reader.close()
 
 

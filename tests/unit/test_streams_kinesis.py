@@ -254,6 +254,24 @@ def test_a_child_is_read_at_once_when_its_parent_belongs_to_another_reader(
     assert numbers(read(reader, 10)) == list(range(10, 20))
 
 
+def test_a_child_that_is_added_to_a_running_reader_gives_nothing_before_its_parent_was_handed_out(
+    fake: FakeKinesis, readers: list[Reader]
+) -> None:
+    fill(fake, A, range(30))
+    reader = open_stream(fake).reader({A: None})
+    readers.append(reader)
+    got = read(reader, 5)
+    fake.split(A, B, C)
+    fill(fake, B, range(30, 40))
+    until(lambda: reader.partitions() == [A, B, C], "the children are listed")
+    reader.add({B: None, C: None})
+    assert numbers(got + read(reader, 35)) == list(range(40))
+    with pytest.raises(PositionLostError, match=D):
+        reader.add({D: None})
+    fill(fake, C, range(40, 45))
+    assert numbers(read(reader, 5)) == list(range(40, 45))
+
+
 def test_an_expired_iterator_costs_nothing(fake: FakeKinesis, readers: list[Reader]) -> None:
     fill(fake, A, range(100))
     reader = open_stream(fake).reader({A: None})

@@ -11,7 +11,6 @@ most one extent being stored and one being filled::
 import logging
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -355,7 +354,7 @@ class Delivery(Generic[T]):
             self._take(chunk)
         records = sum(map(len, chunks))
         if records:
-            mean = sum(_size(chunk) for chunk in chunks) / records
+            mean = sum(map(Chunk.size, chunks)) / records
             self._poll_records = max(1, min(POLL_RECORDS, int(POLL_BYTES / max(mean, 1))))
 
     def _take(self, chunk: Chunk) -> None:
@@ -366,7 +365,7 @@ class Delivery(Generic[T]):
         rest = chunk
         while len(rest):
             pinned = partition.pinned_end
-            inside, rest = (rest, _cut(rest, 0, 0)) if pinned is None else _split(rest, pinned)
+            inside, rest = rest.cut(len(rest)) if pinned is None else rest.cut_after(pinned)
             if len(inside):
                 self._add(partition.open, inside)
             if pinned is not None and (len(rest) or inside.positions[-1] == pinned):
@@ -379,7 +378,7 @@ class Delivery(Generic[T]):
         extent.pieces.append(prepared.content)
         extent.read += len(chunk)
         extent.rejected += prepared.rejected
-        extent.bytes += _size(chunk)
+        extent.bytes += chunk.size()
         extent.end = chunk.positions[-1]
 
     # Rotation.
@@ -531,18 +530,3 @@ class Delivery(Generic[T]):
             now.retries,
             now.repeated,
         )
-
-
-def _size(chunk: Chunk) -> int:
-    return sum(map(len, chunk.values))
-
-
-def _split(chunk: Chunk, end: int) -> tuple[Chunk, Chunk]:
-    """The records up to and with position ``end``, and the rest."""
-    place = bisect_right(chunk.positions, end)
-    return _cut(chunk, 0, place), _cut(chunk, place, len(chunk))
-
-
-def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
-    part = slice(start, stop)
-    return Chunk(chunk.partition, chunk.keys[part], chunk.values[part], chunk.positions[part], chunk.broker_times[part])

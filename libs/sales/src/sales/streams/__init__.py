@@ -8,6 +8,7 @@ Every call that touches the network may block for at most its timeout, and raise
 stays away; what was written but not acknowledged is then unknown, and writing it again must be harmless.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -40,9 +41,26 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.values)
 
+    def size(self) -> int:
+        """Bytes of the values."""
+        return sum(map(len, self.values))
 
-class Reader(Protocol):
-    """Reads some partitions of a stream, each after a position that the caller knows. One thread at a time."""
+    def cut(self, at: int) -> "tuple[Chunk, Chunk]":
+        """In two, the first with ``at`` records."""
+        return self._part(slice(at)), self._part(slice(at, None))
+
+    def cut_after(self, position: int) -> "tuple[Chunk, Chunk]":
+        """In two: the records up to and with a position, and those behind it."""
+        return self.cut(bisect_right(self.positions, position))
+
+    def _part(self, which: slice) -> "Chunk":
+        return Chunk(
+            self.partition, self.keys[which], self.values[which], self.positions[which], self.broker_times[which]
+        )
+
+
+class Polled(Protocol):
+    """What gives records of some partitions of a stream. One thread at a time."""
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records, at most ``max_records`` in all, at most one chunk a partition; empty when none came in
@@ -64,7 +82,28 @@ class Reader(Protocol):
         ...
 
 
-class Member(Reader, Protocol):
+class Reader(Polled, Protocol):
+    """Reads partitions that the caller names, each after a position that the caller knows."""
+
+    def partitions(self) -> list[str]:
+        """All partitions of the stream, whoever reads them, in their natural order, as last heard (no call to the far
+        side): a new one appears within seconds."""
+        ...
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """Reads these partitions too from now on, each from the first record after the given position; None means from
+        the oldest record there is. One that is read already is read on where it is. A shard that came of a split or
+        merge gives nothing before its parents, as far as they are read here, were handed out to their end. May ask the
+        far side, for a bounded time.
+
+        Raises:
+            PositionLostError: a position is no longer there.
+            StreamError: no such partition, or no answer; nothing was added, and this reader goes on as before.
+        """
+        ...
+
+
+class Member(Polled, Protocol):
     """A reader that shares a stream's partitions with the other members of its group, and remembers how far it came.
 
     Callbacks run inside ``poll`` and ``close``, on the caller's thread.

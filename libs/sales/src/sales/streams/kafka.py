@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kafka import TopicPartition
@@ -56,6 +57,15 @@ HOUR_MS = 3_600_000
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Watched:
+    """One incarnation of a topic, as last heard."""
+
+    partitions: list[str]
+    lost: PositionLostError | None = None
+    """it is gone, for good"""
+
+
 class KafkaWire:
     """One Kafka cluster; one connection for questions to it, which several threads may use."""
 
@@ -64,10 +74,12 @@ class KafkaWire:
         self._admin = admin
         # One question at a time: the client's retries keep state that it does not guard.
         self._lock = threading.Lock()
-        self._gone: dict[tuple[str, str], PositionLostError | None] = {}
+        self._watched: dict[tuple[str, str], _Watched] = {}
+        self._watch_lock = threading.Lock()
+        """guards the dictionary, and that there is one watching thread"""
+        self._watch: threading.Thread | None = None
         self._closing = threading.Event()
         self._seldom = Seldom()
-        self._watch: threading.Thread | None = None
 
     @classmethod
     def connect(cls, settings: StreamSettings) -> "KafkaWire":
@@ -168,34 +180,42 @@ class KafkaWire:
             self._watch.join(REQUEST_SECONDS)
         self._admin.close()
 
-    def watch(self, name: str, topic_id: str) -> Callable[[], None]:
-        """A check, without waiting, that raises when this incarnation of the topic is known to be gone.
+    def watch(self, name: str, topic_id: str) -> Callable[[], list[str]]:
+        """What tells this incarnation's partitions as last heard, without waiting, and raises PositionLostError when it
+        is known to be gone. Asks the cluster once, for the first answer.
 
         The clients don't tell: of a deleted topic one hears nothing, and from one that was deleted and made again they
         read on at the old offset. So a thread asks the cluster every ``WATCH_SECONDS``.
         """
-        self._gone.setdefault((name, topic_id), None)
-        if self._watch is None:
-            self._watch = threading.Thread(target=self._ask_for_topics, name="kafka-watch", daemon=True)
-            self._watch.start()
+        found = _partitions(self.incarnation(name, topic_id))
+        with self._watch_lock:
+            watched = self._watched.setdefault((name, topic_id), _Watched(found))
+            if self._watch is None:
+                self._watch = threading.Thread(target=self._ask_for_topics, name="kafka-watch", daemon=True)
+                self._watch.start()
 
-        def check() -> None:
-            fault = self._gone[name, topic_id]
-            if fault is not None:
-                raise fault
+        def tell() -> list[str]:
+            if watched.lost is not None:
+                raise watched.lost
+            return list(watched.partitions)
 
-        return check
+        return tell
 
     def _ask_for_topics(self) -> None:
         while not self._closing.wait(WATCH_SECONDS):
-            for name, topic_id in [there for there, fault in self._gone.items() if fault is None]:
+            with self._watch_lock:
+                there = [(key, watched) for key, watched in self._watched.items() if watched.lost is None]
+            for (name, topic_id), watched in there:
                 try:
-                    self.incarnation(name, topic_id)
+                    watched.partitions = _partitions(self.incarnation(name, topic_id))
                 except PositionLostError as fault:
-                    self._gone[name, topic_id] = fault
+                    watched.lost = fault
                 except StreamError as fault:
                     if self._seldom.due("away"):
                         log.warning("%s; what reads and writes waits", fault)
+                except Exception:  # a watch that ended would miss every deletion from then on
+                    if self._seldom.due("unexpected"):
+                        log.exception("asking for topic %r failed; it is asked for again", name)
 
     def incarnation(self, name: str, topic_id: str) -> dict[str, Any]:
         """What the cluster says of a topic.
@@ -262,8 +282,7 @@ class KafkaStream:
         Raises:
             PositionLostError: the topic was deleted, or deleted and made again.
         """
-        topic = self._wire.incarnation(self._topic, self._topic_id)
-        return [str(number) for number in sorted(partition["partition_index"] for partition in topic["partitions"])]
+        return _partitions(self._wire.incarnation(self._topic, self._topic_id))
 
     def ends(self) -> dict[str, int | None]:
         """The last record of each partition; reads backwards past what is no record (transaction markers)."""
@@ -288,8 +307,12 @@ class KafkaStream:
         """
         starts = self.starts(after)
         if self._pure_python:
-            return PurePythonReader(kafka_python_settings(self._settings), self._topic, starts, self._check())
-        return ConfluentReader(librdkafka_settings(self._settings), self._topic, starts, self._check())
+            return PurePythonReader(
+                kafka_python_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
+            )
+        return ConfluentReader(
+            librdkafka_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
+        )
 
     def member(
         self,
@@ -304,8 +327,8 @@ class KafkaStream:
                 kafka_python_settings(self._settings),
                 self._topic,
                 group,
-                check=self._check(),
-                starts=self.starts,
+                tell=self._tell(),
+                starts_of=self.starts,
                 on_assigned=on_assigned,
                 on_revoked=on_revoked,
             )
@@ -313,8 +336,8 @@ class KafkaStream:
             librdkafka_settings(self._settings),
             self._topic,
             group,
-            check=self._check(),
-            starts=self.starts,
+            tell=self._tell(),
+            starts_of=self.starts,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
         )
@@ -325,7 +348,7 @@ class KafkaStream:
             return PurePythonWriter(kafka_python_settings(self._settings), self._topic)
         return ConfluentWriter(librdkafka_settings(self._settings), self._topic)
 
-    def _check(self) -> Callable[[], None]:
+    def _tell(self) -> Callable[[], list[str]]:
         return self._wire.watch(self._topic, self._topic_id)
 
     def starts(self, after: Mapping[str, int | None]) -> dict[int, int]:
@@ -363,6 +386,11 @@ class KafkaStream:
             return {str(partition.partition): answer.offset for partition, answer in found.items()}
 
         return offsets(OffsetSpec.EARLIEST), offsets(OffsetSpec.LATEST)
+
+
+def _partitions(topic: Mapping[str, Any]) -> list[str]:
+    """The numbers of a described topic's partitions, ascending."""
+    return [str(number) for number in sorted(partition["partition_index"] for partition in topic["partitions"])]
 
 
 def _words(fault: Mapping[str, Any]) -> str:

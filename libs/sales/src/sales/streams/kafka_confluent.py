@@ -191,13 +191,21 @@ def _consumer(config: dict[str, Any]) -> Consumer:
 
 
 class ConfluentReader:
-    """Reads partitions that the caller names, from the offsets it names; ``check`` raises when the topic is gone."""
+    """Reads partitions that the caller names, from the offsets it names; ``tell`` gives all of the topic's, and
+    raises when it is gone; ``starts_of`` finds the offsets of positions."""
 
     def __init__(
-        self, config: dict[str, Any], topic: str, starts: Mapping[int, int], check: Callable[[], None]
+        self,
+        config: dict[str, Any],
+        topic: str,
+        starts: Mapping[int, int],
+        *,
+        tell: Callable[[], list[str]],
+        starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
     ) -> None:
         self._topic = topic
-        self._check_topic = check
+        self._tell = tell
+        self._starts_of = starts_of
         self._next: dict[int, int] = {}
         self._taken: dict[int, Chunk] = {}
         """what the running poll has got so far"""
@@ -211,12 +219,26 @@ class ConfluentReader:
         self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in starts.items()])
         self._next = dict(starts)
 
+    def partitions(self) -> list[str]:
+        """As the cluster was last asked."""
+        return self._tell()
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """Asks the cluster whether the positions are there, and reads on; what was fetched ahead stays."""
+        fresh = {name: position for name, position in after.items() if int(name) not in self._next}
+        starts = self._starts_of(fresh)
+        try:
+            self._consumer.incremental_assign([TopicPartition(self._topic, *start) for start in starts.items()])
+        except KafkaException as fault:
+            raise StreamError(f"Kafka's client does not take on partitions of {self._topic}: {fault}") from fault
+        self._next.update(starts)
+
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records; waits for the first one only, at most ``timeout`` seconds.
 
         An error stays: what was fetched together with it is not handed out, so going on would leave a gap.
         """
-        self._check_topic()
+        self._tell()
         self._check()
         self._taken = {}
         room = max_records
@@ -319,12 +341,11 @@ class ConfluentMember(ConfluentReader):
         topic: str,
         group: str,
         *,
-        check: Callable[[], None],
-        starts: Callable[[Mapping[str, int | None]], dict[int, int]],
+        tell: Callable[[], list[str]],
+        starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
     ) -> None:
-        self._starts = starts
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] | None = None
@@ -340,7 +361,8 @@ class ConfluentMember(ConfluentReader):
             },
             topic,
             {},
-            check,
+            tell=tell,
+            starts_of=starts_of,
         )
 
     def _begin(self, starts: Mapping[int, int]) -> None:
@@ -356,7 +378,7 @@ class ConfluentMember(ConfluentReader):
         try:
             if self._arriving:
                 self._on_assigned(dict(self._arriving))
-            starts = self._starts(self._arriving)
+            starts = self._starts_of(self._arriving)
         finally:
             self._arriving = None
         consumer.incremental_assign([TopicPartition(self._topic, *start) for start in starts.items()])
@@ -444,7 +466,7 @@ class ConfluentMember(ConfluentReader):
             self._arriving[partition] = after
             return
         self._own(partition)
-        ((number, offset),) = self._starts({partition: after}).items()
+        ((number, offset),) = self._starts_of({partition: after}).items()
         try:
             self._consumer.seek(TopicPartition(self._topic, number, offset))
         except KafkaException as fault:

@@ -90,13 +90,21 @@ _CONSUMER = {
 
 
 class PurePythonReader:
-    """Reads partitions that the caller names, from the offsets it names; ``check`` raises when the topic is gone."""
+    """Reads partitions that the caller names, from the offsets it names; ``tell`` gives all of the topic's, and
+    raises when it is gone; ``starts_of`` finds the offsets of positions."""
 
     def __init__(
-        self, config: dict[str, Any], topic: str, starts: Mapping[int, int], check: Callable[[], None]
+        self,
+        config: dict[str, Any],
+        topic: str,
+        starts: Mapping[int, int],
+        *,
+        tell: Callable[[], list[str]],
+        starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
     ) -> None:
         self._topic = topic
-        self._check_topic = check
+        self._tell = tell
+        self._starts_of = starts_of
         self._next: dict[int, int] = {}
         self._waiting: dict[int, list[Any]] = {}
         """what is fetched and not handed out"""
@@ -114,11 +122,23 @@ class PurePythonReader:
             self._consumer.seek(TopicPartition(self._topic, number), offset)
         self._next = dict(starts)
 
+    def partitions(self) -> list[str]:
+        """As the cluster was last asked."""
+        return self._tell()
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """Asks the cluster whether the positions are there, and reads on; what was fetched ahead stays."""
+        starts = self._starts_of({name: position for name, position in after.items() if int(name) not in self._next})
+        self._consumer.assign([TopicPartition(self._topic, number) for number in {**self._next, **starts}])
+        for number, offset in starts.items():
+            self._consumer.seek(TopicPartition(self._topic, number), offset)
+        self._next.update(starts)
+
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
         if self._closed:
             raise StreamError(f"the reader of {self._topic} is closed")
-        self._check_topic()
+        self._tell()
         if not self._has_waiting():
             self._fetch(timeout)
         chunks: list[Chunk] = []
@@ -197,12 +217,11 @@ class PurePythonMember(PurePythonReader):
         topic: str,
         group: str,
         *,
-        check: Callable[[], None],
-        starts: Callable[[Mapping[str, int | None]], dict[int, int]],
+        tell: Callable[[], list[str]],
+        starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
     ) -> None:
-        self._starts = starts
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._new: set[int] = set()
@@ -218,7 +237,7 @@ class PurePythonMember(PurePythonReader):
             "partition_assignment_strategy": (RangePartitionAssignor,),
             "session_timeout_ms": round(SESSION_SECONDS * 1000),
         }
-        super().__init__(config | group_config, topic, {}, check)
+        super().__init__(config | group_config, topic, {}, tell=tell, starts_of=starts_of)
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)
@@ -305,7 +324,7 @@ class PurePythonMember(PurePythonReader):
         }
         try:
             self._on_assigned(dict(self._arriving))
-            starts = self._starts(self._arriving)
+            starts = self._starts_of(self._arriving)
         finally:
             self._arriving = {}
         for number, offset in starts.items():
@@ -360,7 +379,7 @@ class PurePythonMember(PurePythonReader):
             self._arriving[partition] = after
             return
         there = self._own(partition)
-        ((number, offset),) = self._starts({partition: after}).items()
+        ((number, offset),) = self._starts_of({partition: after}).items()
         self._consumer.seek(there, offset)
         self._waiting.pop(number, None)
         self._next[number] = offset

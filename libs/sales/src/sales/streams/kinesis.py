@@ -292,15 +292,16 @@ class KinesisStream:
         end can't be seen then, but it follows where another shard's position is still there: the reader proves that.
         Without one, PositionLostError.
         """
-        shards = {shard.name: shard for shard in self._shards()}
-        present = {name: position for name, position in after.items() if name in shards}
-        missing = [name for name in after if name not in shards]
+        listed = self._shards()
+        names = {shard.name for shard in listed}
+        present = {name: position for name, position in after.items() if name in names}
+        missing = [name for name in after if name not in names]
         if missing:
             if all(position is None for position in present.values()):
                 raise PositionLostError(f"stream {self._id} has no shards {', '.join(missing)} any more")
             log.warning("stream %s: shards %s have ended and expired", self._id, ", ".join(missing))
-        reader = KinesisReader(self._client, self._name, self._shards, self._read_seconds)
-        reader.add([(shards[name], position) for name, position in present.items()])
+        reader = KinesisReader(self._client, self._name, self._shards, listed=listed, read_seconds=self._read_seconds)
+        reader.add(present)
         return reader
 
     def member(

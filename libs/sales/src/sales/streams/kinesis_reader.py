@@ -81,24 +81,47 @@ class _Source:
 class KinesisReader:
     """Reads shards that the caller names, each after a position."""
 
-    def __init__(self, client: Any, stream: str, list_shards: Callable[[], list[Shard]], read_seconds: float) -> None:
+    def __init__(
+        self,
+        client: Any,
+        stream: str,
+        list_shards: Callable[[], list[Shard]],
+        *,
+        listed: list[Shard],
+        read_seconds: float,
+    ) -> None:
         self._client = client
         self._stream = stream
         self._list_shards = list_shards
+        self._listed = listed
         self._read_seconds = read_seconds
         self._changed = threading.Condition()
         self._sources: dict[str, _Source] = {}
         self._bytes = 0
         self._failure: StreamError | None = None
         self._stopping = False
-        self._listed: list[Shard] = []
         self._list_due = time.monotonic() + LIST_SECONDS
         self._seldom = Seldom()
         self._thread = threading.Thread(target=self._run, name=f"kinesis-{stream}", daemon=True)
         self._thread.start()
 
-    def add(self, starts: list[tuple[Shard, int | None]]) -> None:
-        """Begins to read these shards, each after a position."""
+    def partitions(self) -> list[str]:
+        """All shards that were listed last, every ``LIST_SECONDS``; a child appears when its parents have ended, or
+        earlier."""
+        return [shard.name for shard in self._listed]
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """Begins to read these shards; lists them anew if some are not known yet."""
+        fresh = {name: position for name, position in after.items() if name not in self._sources}
+        shards = {shard.name: shard for shard in self._listed}
+        if not fresh.keys() <= shards.keys():
+            shards = {shard.name: shard for shard in self._list_shards()}
+        missing = sorted(fresh.keys() - shards.keys())
+        if missing:
+            raise PositionLostError(f"stream {self._stream} has no shards {', '.join(missing)} any more")
+        self._begin([(shards[name], position) for name, position in fresh.items()])
+
+    def _begin(self, starts: list[tuple[Shard, int | None]]) -> None:
         with self._changed:
             for shard, after in starts:
                 self._sources[shard.name] = _Source(shard, after, pause=self._read_seconds)
@@ -132,12 +155,12 @@ class KinesisReader:
                 continue
             chunk = source.chunks.popleft()
             if len(chunk) > room:
-                chunk, rest = _cut(chunk, room)
+                chunk, rest = chunk.cut(room)
                 source.chunks.appendleft(rest)
             taken.append(chunk)
             room -= len(chunk)
             source.records -= len(chunk)
-            self._bytes -= _size(chunk)
+            self._bytes -= chunk.size()
             # Read shards move to the back, so that a small max_records starves none.
             del self._sources[name]
             self._sources[name] = source
@@ -261,7 +284,7 @@ class KinesisReader:
             if len(chunk):
                 source.chunks.append(chunk)
                 source.records += len(chunk)
-                self._bytes += _size(chunk)
+                self._bytes += chunk.size()
                 source.pause = self._read_seconds
             elif at_tip:
                 source.pause = min(source.pause * 2, max(IDLE_SECONDS, self._read_seconds))
@@ -339,9 +362,7 @@ class KinesisMember(KinesisReader):
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] = {}
         self._known: set[str] = set()
-        listed = list_shards()
-        super().__init__(client, stream, list_shards, read_seconds)
-        self._listed = listed
+        super().__init__(client, stream, list_shards, listed=list_shards(), read_seconds=read_seconds)
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """As a reader's; lets go of shards that ended and takes on new ones first."""
@@ -369,7 +390,7 @@ class KinesisMember(KinesisReader):
         }
         try:
             self._on_assigned(dict(self._arriving))
-            self.add([(shard, self._arriving[shard.name]) for shard in arriving])
+            self._begin([(shard, self._arriving[shard.name]) for shard in arriving])
             self._known.update(self._arriving)
         finally:
             self._arriving = {}
@@ -399,7 +420,7 @@ class KinesisMember(KinesisReader):
             return
         with self._changed:
             source = self._own(partition)
-            self._bytes -= sum(map(_size, source.chunks))
+            self._bytes -= sum(map(Chunk.size, source.chunks))
             self._sources[partition] = _Source(source.shard, after, pause=self._read_seconds, paused=source.paused)
             self._changed.notify_all()
 
@@ -417,22 +438,3 @@ class KinesisMember(KinesisReader):
         if held:
             self._on_revoked(held)
         super().close()
-
-
-def _size(chunk: Chunk) -> int:
-    return sum(map(len, chunk.values))
-
-
-def _cut(chunk: Chunk, at: int) -> tuple[Chunk, Chunk]:
-    """A chunk in two, the first with ``at`` records."""
-
-    def part(which: slice) -> Chunk:
-        return Chunk(
-            chunk.partition,
-            chunk.keys[which],
-            chunk.values[which],
-            chunk.positions[which],
-            chunk.broker_times[which],
-        )
-
-    return part(slice(at)), part(slice(at, None))

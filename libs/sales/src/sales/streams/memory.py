@@ -118,6 +118,13 @@ class MemoryStream:
         """A new writer."""
         return MemoryWriter(self)
 
+    def grow(self, partitions: int) -> None:
+        """Adds empty partitions until there are so many; keys may go elsewhere from then on."""
+        with self.changed:
+            for number in range(len(self.logs), partitions):
+                self.logs[str(number)] = _Log()
+            self.changed.notify_all()
+
     def partition_of(self, key: bytes) -> str:
         """Where a key's records go: any function of the key alone will do."""
         return str(sum(key) % len(self.logs))
@@ -166,22 +173,36 @@ def _first_after(log: _Log, after: int | None) -> int:
 class MemoryReader:
     """Reads some partitions."""
 
-    def __init__(self, stream: MemoryStream, after: dict[str, int | None]) -> None:
+    def __init__(self, stream: MemoryStream, after: Mapping[str, int | None]) -> None:
         self._stream = stream
         self._after: dict[str, int | None] = {}
         self._paused: set[str] = set()
         self._closed = False
-        for partition, position in after.items():
-            self._start(partition, position)
+        self.add(after)
+
+    def partitions(self) -> list[str]:
+        """All of the stream's."""
+        return self._stream.partitions()
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """Reads these partitions too."""
+        fresh = {name: position for name, position in after.items() if name not in self._after}
+        for partition, position in fresh.items():
+            self._check_start(partition, position)
+        self._after |= fresh
 
     def _start(self, partition: str, after: int | None) -> None:
+        self._check_start(partition, after)
+        with self._stream.changed:
+            self._after[partition] = after
+
+    def _check_start(self, partition: str, after: int | None) -> None:
         with self._stream.changed:
             log = self._stream.logs.get(partition)
             if log is None:
                 raise StreamError(f"stream {self._stream.id} has no partition {partition!r}")
             if after is not None and after < log.trimmed:
                 raise PositionLostError(f"position {after} of {self._stream.id}/{partition} was removed by retention")
-            self._after[partition] = after
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records, at most one chunk a partition; waits up to ``timeout`` seconds for the first."""
