@@ -144,25 +144,31 @@ def test_the_largest_orders_that_a_stream_takes_fit_in_items(account: Account) -
     assert len(orders["b"]["lines"]) == 1_700
 
 
-def test_of_rollups_the_highest_version_stands_and_a_stale_one_beats_all(account: Account) -> None:
-    def rollup(version: int, minute: int = 0, *, stale: bool = False) -> Rollup:
-        return Rollup(
-            minute=f"2026-11-20T06:{minute:02d}:00.000Z", scope="all", version=version, orders=version, stale=stale
-        )
-
+@pytest.mark.parametrize("seed", range(4))
+def test_of_rollups_the_highest_version_stands_and_a_stale_one_only_marks_it(account: Account, seed: int) -> None:
+    minute = "2026-11-20T06:00:00.000Z"
+    versions = {
+        scope: [
+            Rollup(minute=minute, scope=scope, country="GB", category="Home", version=version, orders=version, units=7)
+            for version in range(1, 6)
+        ]
+        for scope in ("GB/never stale", "GB/stale", "GB/stale alone")
+    }
+    marks = [
+        Rollup(minute=minute, scope=scope, country="GB", category="Home", version=0, stale=True)
+        for scope in ("GB/stale", "GB/stale alone")
+    ]
+    records = [*versions["GB/never stale"], *versions["GB/stale"], *marks] * 2
+    random.Random(seed).shuffle(records)  # noqa: S311 (a seed makes the order the same each time)
     lane = RollupsIndex("index-rollups", account.trends, "USD")
     account.trends.check()
-    for records in (
-        [rollup(3), rollup(5), rollup(1, 1), rollup(4, 2)],
-        [rollup(4), rollup(2, 1), rollup(2, 2, stale=True)],
-        [rollup(5), rollup(9, 2), rollup(1, 2, stale=True)],
-    ):
-        lane.store(Extent("0", None, 1, [records], len(records), 0, 0), threading.Event())
-    found = {item["minute"][14:16]: item for item in account.scan(account.settings.trends_table)}
-    assert found == {
-        "00": plain(trend(rollup(5), "USD")),
-        "01": plain(trend(rollup(2, 1), "USD")),
-        "02": plain(trend(rollup(2, 2, stale=True), "USD")),
+    for start in range(0, len(records), 5):
+        extent = Extent("0", None, 1, [records[start : start + 5]], 5, 0, 0)
+        lane.store(extent, threading.Event())
+    assert {item["scope"]: item for item in account.scan(account.settings.trends_table)} == {
+        "GB/never stale": plain(trend(versions["GB/never stale"][-1], "USD")),
+        "GB/stale": plain(trend(versions["GB/stale"][-1], "USD")) | {"stale": True},
+        "GB/stale alone": plain(trend(marks[1], "USD")),
     }
 
 

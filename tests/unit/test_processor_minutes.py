@@ -100,6 +100,16 @@ def test_an_event_for_a_minute_that_is_gone_makes_it_stale_and_gives_no_totals()
     assert minutes.take_rollups(0) == []
 
 
+def test_an_event_for_a_minute_that_was_never_known_says_nothing_of_it() -> None:
+    minutes = minutes_at(NOON)
+    minutes.known_from = NOON - 24 * HOUR
+    minutes.add(one_sale(NOON - 24 * HOUR - MINUTE))
+    assert minutes.take_rollups(0) == []
+    minutes.advance(NOON + 2 * MINUTE, NOON - 24 * HOUR + MINUTE)
+    minutes.add(one_sale(NOON - 24 * HOUR))
+    assert {record.stale for record in minutes.take_rollups(0)} == {True}
+
+
 def test_the_trend_shows_a_minute_once_as_of_has_reached_it() -> None:
     minutes = minutes_at(NOON)
     minutes.add(one_sale(NOON + MINUTE))

@@ -158,8 +158,8 @@ def test_a_rollup_becomes_an_item_with_decimal_amounts() -> None:
     }
 
 
-def test_of_one_scope_and_minute_the_highest_version_is_right_and_a_stale_one_above_all() -> None:
-    old, new, stale = a_rollup(version=1), a_rollup(version=5), a_rollup(version=2, stale=True)
+def test_of_one_scope_and_minute_the_highest_version_is_right_and_a_stale_one_goes_beside_it() -> None:
+    old, new, stale = a_rollup(version=1), a_rollup(version=5), a_rollup(version=0, stale=True)
     other = a_rollup(scope="all")
     assert rightest([new, old, other]) == [new, other]
-    assert rightest([stale, new, old]) == rightest([new, stale]) == [stale]
+    assert rightest([stale, new, old, stale]) == [stale, new]

@@ -31,8 +31,8 @@ class Rollup(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     revenue_minor: int = 0
     """sales - refunded"""
     stale: bool = False
-    """an event came for this minute after its pane was gone: the totals are no longer known here (and are 0), they can
-    be rebuilt from S3; a stale record beats every version"""
+    """an event came for this minute after its pane was gone: this record holds no totals and has version 0; those of
+    the highest version lack an event and can be rebuilt from S3"""
 
 
 def cell_scope(country: str, category: str) -> str:

@@ -44,6 +44,8 @@ class Minutes:
         """records of minutes that were dropped before a tick could send them (history replayed at full speed)"""
         self._corrected_at: int | None = None
         """when the oldest correction that waits to be sent was first seen"""
+        self.known_from = 0
+        """of minutes before this one nothing was ever known here, and nothing is said: neither totals nor stale"""
         self.late = 0
         """events that came after their minute was closed"""
 
@@ -64,7 +66,7 @@ class Minutes:
             self._oldest = oldest
 
     def add(self, cells: Cells, *, restoring: bool = False) -> None:
-        """Adds sums. An event for a minute that is gone makes that minute stale.
+        """Adds sums. An event for a minute that is gone makes that minute stale, if it was ever known here.
 
         Args:
             cells: by minute and scope, in COUNTRY_COLUMNS.
@@ -75,7 +77,7 @@ class Minutes:
             if "/" not in scope and not restoring and self._is_closed(minute):
                 self.late += row[_EVENTS]
             if minute < self._oldest:
-                if not restoring:
+                if minute >= self.known_from and not restoring:
                     self._stale.setdefault(minute, set()).add(scope)
                 continue
             sums = self._minutes.setdefault(minute, {}).get(scope)

@@ -99,10 +99,14 @@ class Numbers:
         """Moves time forward; an earlier ``as_of`` (ms) than the last one changes nothing: time waits."""
         if as_of <= self.as_of:
             return
+        oldest = self._windows[-1].bounds(as_of)[0]
+        if not self._positions and self._clock == "wall":
+            # What lies before the first window, an earlier run may have told right; a replay of history has had none.
+            self._minutes.known_from = oldest
         self.as_of = as_of
         for table in (self._products, self._categories, self._countries):
             table.advance(as_of)
-        self._minutes.advance(as_of, self._windows[-1].bounds(as_of)[0])
+        self._minutes.advance(as_of, oldest)
 
     def reaches(self, as_of: int, positions: Mapping[str, str]) -> bool:
         """Whether the numbers speak of no earlier moment, and of no fewer events, than these."""
@@ -185,6 +189,7 @@ class Numbers:
         self._add(delta.cells, delta.product_names, restoring=True)
         self._positions.update(delta.positions)
         self._counts.update(delta.counts)
+        self._minutes.known_from = delta.known_from
         self._minutes.late = delta.late
         self._minutes.mark_sent(delta.sent)
         self._sent_then = self._minutes.sent()
@@ -195,6 +200,7 @@ class Numbers:
             max_event_time=self._max_event_time,
             positions=dict(self._positions),
             counts=dict(self._counts),
+            known_from=self._minutes.known_from,
             late=self._minutes.late,
             cells=tables,
             product_names=names,

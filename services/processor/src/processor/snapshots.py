@@ -13,7 +13,7 @@ import numpy as np
 
 from processor.panes import Cells, ProductName, cells
 
-FORMAT = 1
+FORMAT = 2
 """Changes when older code could not read what newer code writes, or the other way round."""
 
 
@@ -30,6 +30,8 @@ class Delta:
     positions: dict[str, tuple[int, int]]
     """partition to (last applied position, digits)"""
     counts: dict[str, int]
+    known_from: int
+    """start of the first window of all, where it was one of the wall clock; else 0"""
     late: int
     cells: dict[str, Cells]
     """by table: products, categories, countries, minutes"""
@@ -64,6 +66,7 @@ def encode(delta: Delta) -> bytes:
             # Kinesis positions have 186 bits, more than msgpack's integers.
             "positions": {name: [str(position), digits] for name, (position, digits) in delta.positions.items()},
             "counts": delta.counts,
+            "known_from": delta.known_from,
             "late": delta.late,
             "cells": {
                 table: [part.names, part.panes.tobytes(), part.codes.tobytes(), part.sums.tobytes(), part.sums.shape[1]]
@@ -98,6 +101,7 @@ def decode(payload: bytes) -> Delta:
         max_event_time=document["max_event_time"],
         positions={name: (int(position), digits) for name, (position, digits) in document["positions"].items()},
         counts=document["counts"],
+        known_from=document["known_from"],
         late=document["late"],
         cells={
             table: Cells(

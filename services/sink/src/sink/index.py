@@ -1,7 +1,7 @@
 """The DynamoDB lane: lookups by key. ``SalesData`` from orders, ``SalesTrends`` from rollups.
 
 Writes are conditional, so they can come in any order and any number of times: of one order id the lowest position
-stands, of one scope and minute the highest version.
+stands, of one scope and minute the highest version's totals, and the mark that they are stale.
 """
 
 import logging
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
@@ -43,18 +43,18 @@ MOST_ROUND = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """An item, and the condition under which it is written."""
+class Write:
+    """A conditional write of one item."""
 
-    item: Item
-    condition: str
-    names: Mapping[str, str]
-    values: Mapping[str, Any]
+    key: Item
+    operation: Literal["put_item", "update_item"]
+    request: Mapping[str, Any]
+    """what the operation takes beside the table's name"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a put."""
+    """What became of a write."""
 
     written: bool
     other: Item | None
@@ -76,12 +76,12 @@ class Table:
         self._threads = threads
         self.address = f"DynamoDB table {name} at {client.meta.endpoint_url}"
 
-    def put(self, puts: Sequence[Put], abandoned: threading.Event) -> list[Outcome]:
+    def write(self, writes: Sequence[Write], abandoned: threading.Event) -> list[Outcome]:
         """Writes each item whose condition holds; blocks until all are answered. What is throttled is tried again,
         after a pause that grows while nothing gets through, for as long as it takes.
 
         Args:
-            puts: of different keys.
+            writes: of different keys.
             abandoned: ends the waiting.
 
         Raises:
@@ -89,15 +89,15 @@ class Table:
             StoreError: refused for good.
             AbandonedError: ``abandoned`` was set.
         """
-        outcomes: list[Outcome | None] = [None] * len(puts)
-        waiting = list(range(len(puts)))
+        outcomes: list[Outcome | None] = [None] * len(writes)
+        waiting = list(range(len(writes)))
         width, pause = MOST_ROUND, FIRST_PAUSE_SECONDS
         say_at = time.monotonic() + THROTTLE_LOG_SECONDS
         while waiting:
             if abandoned.is_set():
                 raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
             tried, waiting = waiting[:width], waiting[width:]
-            for place, outcome in zip(tried, self._threads.map(self._put, [puts[i] for i in tried]), strict=True):
+            for place, outcome in zip(tried, self._threads.map(self._write, [writes[i] for i in tried]), strict=True):
                 outcomes[place] = outcome
             throttled = [place for place in tried if outcomes[place] is None]
             if not throttled:
@@ -129,15 +129,12 @@ class Table:
         if status not in ("ACTIVE", "UPDATING"):
             raise aws.AwayError(f"{self.address} is {status}")
 
-    def _put(self, put: Put) -> Outcome | None:
+    def _write(self, write: Write) -> Outcome | None:
         """One request; None: throttled."""
         try:
-            answer = self._client.put_item(
+            answer = getattr(self._client, write.operation)(
                 TableName=self._name,
-                Item=put.item,
-                ConditionExpression=put.condition,
-                ExpressionAttributeNames=put.names,
-                ExpressionAttributeValues=put.values,
+                **write.request,
                 ReturnValues="ALL_OLD",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
@@ -147,7 +144,7 @@ class Table:
                     return Outcome(written=False, other=error.response.get("Item"))
                 if aws.throttled(error):
                     return None
-            raise self._explain(error, f"put {list(put.item.values())[:2]}") from error
+            raise self._explain(error, f"{write.operation} {write.key}") from error
         return Outcome(written=True, other=answer.get("Attributes"))
 
     def _explain(self, error: Exception, what: str) -> Exception:
@@ -187,9 +184,9 @@ class OrdersIndex:
         return Start(committed)
 
     def store(self, extent: Extent[Batch], abandoned: threading.Event) -> Stored:
-        """See ``Lane``; raises as ``Table.put``."""
+        """See ``Lane``; raises as ``Table.write``."""
         lowest = self._make.of(extent.partition, extent.pieces)
-        outcomes = self._table.put([_order_put(item) for item in lowest.items], abandoned)
+        outcomes = self._table.write([_order_write(item) for item in lowest.items], abandoned)
         reused = lowest.reused
         for item, outcome in zip(lowest.items, outcomes, strict=True):
             if outcome.other is not None and outcome.other["event_time"]["S"] != item.event_time:
@@ -203,7 +200,8 @@ class OrdersIndex:
 
 
 class RollupsIndex:
-    """``SalesTrends``: of the rollups of one scope and minute the highest version stands, a stale one above all.
+    """``SalesTrends``: of the rollups of one scope and minute the highest version's totals stand; a stale one marks
+    them and changes nothing else.
 
     Args:
         name: for people.
@@ -226,27 +224,42 @@ class RollupsIndex:
         return Start(committed)
 
     def store(self, extent: Extent[list[Rollup]], abandoned: threading.Event) -> Stored:
-        """See ``Lane``; raises as ``Table.put``."""
+        """See ``Lane``; raises as ``Table.write``."""
         best = items.rightest(rollup for piece in extent.pieces for rollup in piece)
-        self._table.put([_rollup_put(rollup, self._currency) for rollup in best], abandoned)
+        for stale in (False, True):
+            chosen = [rollup for rollup in best if rollup.stale is stale]
+            self._table.write([_rollup_write(rollup, self._currency) for rollup in chosen], abandoned)
         return Stored(extent.end)
 
 
-def _order_put(item: OrderItem) -> Put:
-    return Put(
-        item.attributes,
-        "attribute_not_exists(order_id) OR (#stream = :stream AND #position > :position)",
-        {"#stream": "stream", "#position": "position"},
-        {":stream": {"S": item.stream}, ":position": {"S": item.position}},
+def _order_write(item: OrderItem) -> Write:
+    return Write(
+        {"order_id": item.attributes["order_id"]},
+        "put_item",
+        {
+            "Item": item.attributes,
+            "ConditionExpression": "attribute_not_exists(order_id) OR (#stream = :stream AND #position > :position)",
+            "ExpressionAttributeNames": {"#stream": "stream", "#position": "position"},
+            "ExpressionAttributeValues": {":stream": {"S": item.stream}, ":position": {"S": item.position}},
+        },
     )
 
 
-def _rollup_put(rollup: Rollup, currency: str) -> Put:
-    standing = "#version < :version" if rollup.stale else "(#stale = :fresh AND #version < :version)"
-    stale = "#stale = :fresh OR " if rollup.stale else ""
-    return Put(
-        items.trend(rollup, currency),
-        f"attribute_not_exists(#scope) OR {stale}{standing}",
-        {"#scope": "scope", "#stale": "stale", "#version": "version"},
-        {":fresh": {"BOOL": False}, ":version": {"N": str(rollup.version)}},
+def _rollup_write(rollup: Rollup, currency: str) -> Write:
+    """Totals leave the mark as it stands, the mark leaves the totals: so they may come in any order."""
+    attributes = items.trend(rollup, currency)
+    key = {name: attributes.pop(name) for name in ("scope", "minute")}
+    ours = {"stale"} if rollup.stale else attributes.keys() - {"stale"}
+    values = {name: f":{name}" if name in ours else f"if_not_exists(#{name}, :{name})" for name in attributes}
+    newer = "#stale <> :stale" if rollup.stale else "#version < :version"
+    return Write(
+        key,
+        "update_item",
+        {
+            "Key": key,
+            "UpdateExpression": "SET " + ", ".join(f"#{name} = {value}" for name, value in values.items()),
+            "ConditionExpression": f"attribute_not_exists(#version) OR {newer}",
+            "ExpressionAttributeNames": {f"#{name}": name for name in attributes},
+            "ExpressionAttributeValues": {f":{name}": attribute for name, attribute in attributes.items()},
+        },
     )

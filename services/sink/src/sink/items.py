@@ -190,12 +190,12 @@ def trend(rollup: Rollup, currency: str) -> Item:
 
 
 def rightest(rollups: Iterable[Rollup]) -> list[Rollup]:
-    """Of each scope and minute the one that counts: a stale one, else the highest version."""
-    best: dict[tuple[str, str], Rollup] = {}
+    """Of each scope and minute those that count: the totals of the highest version, and a stale one if there is one."""
+    best: dict[tuple[str, str, bool], Rollup] = {}
     for rollup in rollups:
-        key = (rollup.scope, rollup.minute)
+        key = (rollup.scope, rollup.minute, rollup.stale)
         held = best.get(key)
-        if held is None or (rollup.stale, rollup.version) > (held.stale, held.version):
+        if held is None or rollup.version > held.version:
             best[key] = rollup
     return list(best.values())
 

@@ -177,7 +177,7 @@ _ROLLUPS = pa.schema(
 
 
 def rollups_layout(stream: str, digits: int) -> Layout:
-    """One row for each rollup as it was sent: of one scope and minute the highest version is right, or a stale one.
+    """One row for each rollup as it was sent: of one scope and minute the highest version is right, if none is stale.
 
     Args:
         stream: the stream's id.
