@@ -19,6 +19,7 @@ time.sleep(600)
 SERVICES = {
     "steady": UNTIL_STOPPED.format(exit="0"),
     "sulking": UNTIL_STOPPED.format(exit="'could not flush'"),
+    "starting": "import time; time.sleep(600)",
     "finite": "",
     "failing": "import sys; print('line 1'); print('the disk is full', file=sys.stderr); sys.exit(3)",
 }
@@ -88,6 +89,49 @@ def test_even_a_service_that_may_end_must_not_fail(supervisor: Supervisor) -> No
     assert supervisor.start("failing", may_end=True).wait(15) == 3
     with pytest.raises(ChildEndedError, match="the disk is full"):
         supervisor.check()
+
+
+def test_an_error_that_echoes_the_end_of_a_child_is_reported_as_that(supervisor: Supervisor) -> None:
+    supervisor.start("steady")
+
+    def ask() -> None:
+        with supervisor:
+            supervisor.start("failing").wait(15)
+            raise ConnectionRefusedError("Error 111")
+
+    with pytest.raises(ChildEndedError, match="failing ended by itself") as ended:
+        ask()
+    assert "the disk is full" in str(ended.value)
+
+
+def test_an_error_while_all_run_stays_what_it_is(supervisor: Supervisor) -> None:
+    supervisor.start("steady")
+    with pytest.raises(ConnectionRefusedError), supervisor:
+        raise ConnectionRefusedError("Error 111")
+
+
+def test_a_service_that_is_stopped_before_it_knows_of_signals_ends_in_order(supervisor: Supervisor) -> None:
+    supervisor.start("starting")
+    supervisor.stop("starting")
+
+
+def test_what_a_log_held_before_is_not_said_again(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "failing.log").write_text("yesterday's fault\n")
+    assert supervisor.start("failing").wait(15) == 3
+    with pytest.raises(ChildEndedError) as ended:
+        supervisor.check()
+    assert "the disk is full" in str(ended.value)
+    assert "yesterday" not in str(ended.value)
+
+
+def test_the_last_words_of_all_services_have_their_names(supervisor: Supervisor) -> None:
+    wait_until_here(supervisor.start("steady"))
+    supervisor.start("starting")
+    assert supervisor.last_words().splitlines() == [
+        "steady: its last lines:",
+        "    here",
+        "starting: it wrote nothing",
+    ]
 
 
 def test_all_are_stopped_even_if_one_fails(supervisor: Supervisor) -> None:

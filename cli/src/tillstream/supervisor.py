@@ -1,7 +1,11 @@
 """The services as separate processes: starts them, notices when one ends, stops them in order."""
 
+import signal
 import sys
+import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tillstream import interrupts
 from tillstream.local.nursery import Child, Nursery
@@ -9,19 +13,21 @@ from tillstream.local.nursery import Child, Nursery
 STOP_SECONDS = 60.0
 """A service finishes its batch, writes and commits, the sink for STOP_SECONDS of its own (20); past this it hangs."""
 LAST_LINES = 15
+ECHO_SECONDS = 1.0
+"""A client may hear of a server's end before the system tells its parent."""
+POLL_SECONDS = 0.05
 
 
 class ChildEndedError(Exception):
     """A child ended that should run, or did not end in order; says which, how, and its last lines."""
 
     def __init__(self, child: Child, how: str) -> None:
-        lines = child.last_lines(LAST_LINES)
-        said = "its last lines:" if lines else "it wrote nothing"
-        super().__init__("\n".join([f"{child.name} {how}; {said}", *(f"    {line}" for line in lines)]))
+        super().__init__(f"{child.name} {how}; {_last_words(child)}")
 
 
 class Supervisor:
-    """Watches over the children of one nursery. One thread at a time; nothing here waits but `stop`."""
+    """Watches over the children of one nursery. One thread at a time; nothing here waits but `stop`, and a ``with``
+    block that ends by an error: where a child has ended, that is reported instead, as the error is likely its echo."""
 
     def __init__(self, nursery: Nursery, logs: Path) -> None:
         """Nothing starts yet.
@@ -79,7 +85,8 @@ class Supervisor:
         code = child.stop(STOP_SECONDS)
         if before is not None and not self._is_its_end(child, before):
             raise ChildEndedError(child, f"ended by itself ({_how(before)})")
-        if code != 0:
+        # A service that still imports its libraries knows of no signals, and has nothing to finish.
+        if code not in (0, -signal.SIGTERM):
             raise ChildEndedError(child, f"was told to stop and did not end in order ({_how(code)})")
 
     def stop_all(self) -> None:
@@ -97,8 +104,28 @@ class Supervisor:
         if failed:
             raise failed[0]
 
+    def last_words(self) -> str:
+        """The end of each service's log, for people."""
+        return "\n".join(f"{name}: {_last_words(self._children[name])}" for name in self._started)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        deadline = time.monotonic() + ECHO_SECONDS
+        while isinstance(error, Exception) and time.monotonic() < deadline:
+            self.check()
+            time.sleep(POLL_SECONDS)
+
     def _is_its_end(self, child: Child, code: int) -> bool:
         return code == 0 and child.name in self._may_end
+
+
+def _last_words(child: Child) -> str:
+    lines = child.last_lines(LAST_LINES)
+    return "\n".join(["its last lines:" if lines else "it wrote nothing", *(f"    {line}" for line in lines)])
 
 
 def _how(code: int) -> str:

@@ -24,12 +24,15 @@ class Child:
     """One child process, leader of a session of its own: a Ctrl-C at the terminal reaches its parent alone, which then
     stops its children in order. Standard output and error go to the log file."""
 
-    def __init__(self, nursery: "Nursery", name: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(
+        self, nursery: "Nursery", name: str, process: "subprocess.Popen[bytes]", log: Path, log_begin: int
+    ) -> None:
         self.name = name
         self.log = log
         self.pid = process.pid
         self._nursery = nursery
         self._process = process
+        self._log_begin = log_begin
 
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that ended it. Doesn't block."""
@@ -43,10 +46,10 @@ class Child:
             return None
 
     def last_lines(self, count: int = 20) -> list[str]:
-        """The end of its log."""
+        """The end of its log; nothing that was there before it began."""
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - count * 400))
+            file.seek(max(self._log_begin, size - count * 400))
             return file.read().decode(errors="replace").splitlines()[-count:]
         return []
 
@@ -97,6 +100,7 @@ class Nursery:
         """Starts a child; its output is appended to ``log``. ``env`` is its whole environment (None: ours)."""
         # Between starting a child and telling the warden of it nothing may interrupt.
         with shielded(), log.open("ab") as output:
+            log_begin = output.tell()
             process = subprocess.Popen(  # noqa: S603 (commands come from this package, never from input)
                 list(command),
                 env=None if env is None else dict(env),
@@ -106,7 +110,7 @@ class Nursery:
                 start_new_session=True,
             )
             self._tell(watch=process.pid)
-            child = Child(self, name, process, log)
+            child = Child(self, name, process, log, log_begin)
             self._children.append(child)
         return child
 
