@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from tillstream.local import kafka as local_kafka
 
@@ -32,7 +33,8 @@ class Run:
     """A command that runs, and all that descends from it."""
 
     command: "subprocess.Popen[bytes]"
-    output: Path
+    folder: Path
+    """for its output, and for all temporary folders"""
     marker: str
     terminal: int | None = None
     """our end of the terminal that it runs on"""
@@ -40,10 +42,10 @@ class Run:
     def text(self) -> str:
         """All that it has said so far."""
         # EIO says that nobody has the terminal open any more.
-        with contextlib.suppress(OSError), self.output.open("ab") as file:
+        with contextlib.suppress(OSError), (self.folder / "output").open("ab") as file:
             while self.terminal is not None:
                 file.write(os.read(self.terminal, 65536))
-        return self.output.read_text(errors="replace")
+        return (self.folder / "output").read_text(errors="replace")
 
     def wait_for(self, condition: Callable[[str], object], seconds: float = SECONDS) -> None:
         deadline = time.monotonic() + seconds
@@ -64,11 +66,13 @@ class Run:
         self.terminal = None
 
     def processes(self) -> dict[int, str]:
-        """Whatever was started by it, directly or not, and still runs: id and command."""
+        """Whatever was started by it, directly or not, and still runs: id and command. Redis writes its title over its
+        environment, but works in its folder."""
         found = {}
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if self.marker.encode() in (place / "environ").read_bytes():
+                there = (place / "cwd").readlink().is_relative_to(self.folder)
+                if there or self.marker.encode() in (place / "environ").read_bytes():
                     found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
@@ -95,7 +99,9 @@ def start(tmp_path: Path) -> Iterator[StartRun]:
     def start_(*command: str, terminal: bool = False, environment: Mapping[str, str] | None = None) -> Run:
         marker = f"TILLSTREAM_TEST_RUN={uuid.uuid4().hex}"
         name, _, value = marker.partition("=")
-        output = tmp_path / "output"
+        folder = tmp_path / "run"
+        folder.mkdir()
+        output = folder / "output"
         output.touch()
         env = {key: text for key, text in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "AWS_"))}
         ours, theirs = pty.openpty() if terminal else (None, None)
@@ -107,12 +113,12 @@ def start(tmp_path: Path) -> Iterator[StartRun]:
             # A new session's leader gets the first terminal that it opens as its own: Ctrl-C there is a signal.
             ["sh", "-c", f'exec "$@" <"{screen if terminal else os.devnull}" >"$0" 2>&1', screen, *command],
             cwd=REPOSITORY,
-            env=env | {name: value, "TERM": "xterm-256color"} | dict(environment or {}),
+            env=env | {name: value, "TERM": "xterm-256color", "TMPDIR": str(folder)} | dict(environment or {}),
             start_new_session=True,
         )
         if theirs is not None:
             os.close(theirs)
-        runs.append(Run(process, output, marker, ours))
+        runs.append(Run(process, folder, marker, ours))
         return runs[-1]
 
     yield start_
@@ -189,6 +195,62 @@ def test_nothing_outlives_a_demo_that_is_killed(start: StartRun) -> None:
     os.kill(demo.process("-m tillstream demo --stream kinesis --seconds 0"), signal.SIGKILL)
     assert demo.end() != 0
     assert demo.leaves_nothing()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"RATE": "fast"}, {"LATE": "2"}, {"LANES": "tape"}, {"SNAPSHOT_MS": "soon"}], ids=str
+)
+def test_a_wrong_setting_is_a_line_before_anything_starts(start: StartRun, setting: dict[str, str]) -> None:
+    demo = start(*tillstream("demo"), environment=setting)
+    assert demo.end() == 2
+    [line] = demo.text().splitlines()
+    assert line.startswith(f"{next(iter(setting))}: ")
+
+
+def test_a_server_that_dies_is_named_and_not_its_echo(start: StartRun) -> None:
+    up = start(*tillstream("up", "--no-live", "--no-generator"))
+    up.wait_for(lambda text: "sink runs" in text)
+    [redis] = [pid for pid, line in up.processes().items() if "-server" in line]
+    os.kill(redis, signal.SIGKILL)
+    assert up.end() == 1
+    assert "ended by itself (killed by signal 9); its last lines:" in up.text()
+    assert up.leaves_nothing()
+
+
+@pytest.mark.kafka
+def test_somebody_elses_broker_is_left_as_it_was(start: StartRun, kafka_bootstrap: str, tmp_path: Path) -> None:
+    def holds() -> tuple[set[str], set[str]]:
+        groups = admin.list_consumer_groups(request_timeout=10).result().valid
+        topics = {topic for topic in admin.list_topics(timeout=10).topics if not topic.startswith("__")}
+        return topics, {group.group_id for group in groups}
+
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    before = holds()
+    orders = f"orders-{uuid.uuid4().hex[:8]}"
+    demo = start(
+        *tillstream("demo", "--stream", "kafka", "--seconds", "0", "--logs", str(tmp_path)),
+        environment={"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "ORDERS_STREAM": orders},
+    )
+    demo.wait_for(lambda text: "1m:" in text)
+    topics, groups = holds()
+    assert len(topics - before[0]) == 3
+    assert orders in topics
+    ours = groups - before[1]
+    assert ours
+    assert all(re.match("sink-[0-9a-f]{8}-(archive|index)-", group) for group in ours), "no group that somebody has"
+    [env] = re.findall(r": \. (\S+)$", demo.text(), re.MULTILINE)
+    assert {
+        f"export KAFKA_BOOTSTRAP_SERVERS={kafka_bootstrap}",
+        f"export ORDERS_STREAM={orders}",
+        "export STREAM=kafka",
+    } <= set(Path(env).read_text().splitlines())
+    demo.command.send_signal(signal.SIGINT)
+    assert demo.end() == 0, demo.text()
+    assert "every number is equal" in demo.text()
+    assert demo.leaves_nothing()
+    topics, groups = holds()
+    assert topics == before[0]
+    assert groups <= before[1] | ours, "the broker forgets groups without topics by itself"
 
 
 def test_what_is_up_can_be_asked_from_another_terminal_and_stops_in_order(start: StartRun, tmp_path: Path) -> None:

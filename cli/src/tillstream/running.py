@@ -12,7 +12,6 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.service import EXIT_AWAY, EXIT_FAILED
-from sales.settings import BoardSettings, load
 from sales.streams import AwayError, StreamError
 from tillstream.chain import Chain, NoNumbersError, WireName, start
 from tillstream.interrupts import Interrupted, raised
@@ -61,8 +60,7 @@ def run(
     try:
         with raised(), ExitStack() as stack:
             chain = start(stack, stream, rate=rate, logs=logs, generator=generator, say=typer.echo)
-            settings = load(BoardSettings)
-            board = stack.enter_context(closing(Board(settings)))
+            board = stack.enter_context(closing(Board(chain.settings)))
             if generator:
                 chain.wait_for_numbers(board.read, FIRST_NUMBERS_SECONDS)
                 typer.echo(f"first numbers after {time.monotonic() - began:.1f} s; to try:")

@@ -146,16 +146,15 @@ def load(kind: type[S]) -> S:
 
 def describe(kind: type[Settings], error: ValidationError) -> list[str]:
     """One line for each faulty setting: its name in the environment, what is wrong, what is allowed."""
-    lines = []
+    lines: dict[str, str] = {}
     for fault in error.errors(include_url=False, include_input=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         field = kind.model_fields.get(name)
         allowed = _allowed(field.annotation) if field is not None else ""
         problem = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
-        lines.append(
-            f"{name.upper()}: {problem}" + (f"; allowed: {allowed}" if allowed and "allowed: " not in problem else "")
-        )
-    return lines
+        line = f"{name.upper()}: {problem}"
+        lines.setdefault(name, f"{line}; allowed: {allowed}" if allowed and "allowed: " not in problem else line)
+    return list(lines.values())
 
 
 def _is_endpoint(url: str) -> bool:
