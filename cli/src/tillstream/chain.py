@@ -249,8 +249,8 @@ def _for_a_shell(places: dict[str, str]) -> str:
 
 
 def _give_back(borrowed: list[str]) -> None:
-    """Removes the streams that were made on somebody else's broker, which then forgets their groups; says so if it can't,
-    and raises nothing, as the run may end for another reason."""
+    """Removes the streams that were made on somebody else's broker, which then forgets their groups. Where it can't, it
+    says so and raises nothing, as the run may end for another reason."""
     if not borrowed:
         return
     settings = load(ChainSettings).model_copy(update={"connect_seconds": GIVE_BACK_SECONDS})
