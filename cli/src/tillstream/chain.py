@@ -28,7 +28,7 @@ from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import Server, ServerError
-from tillstream.setup import create_all
+from tillstream.setup import SetupSettings, create_all
 from tillstream.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ _FOREIGN = (
 """Somebody's way to the real AWS and to a Redis; here it would only be in the way."""
 
 
-class ChainSettings(GeneratorSettings, ProcessorSettings, SinkSettings):
+class ChainSettings(GeneratorSettings, ProcessorSettings, SinkSettings, SetupSettings):
     """All that the chain's services are told, and so all that the commands may ask for."""
 
 
