@@ -15,9 +15,9 @@ from boto3.dynamodb.types import TypeDeserializer
 from sales.countries import REGION_OF
 from sales.rollups import Rollup
 from sales.settings import AwsSettings, StoreSettings
+from sales.streams import AwayError
 from sales.streams.memory import MemoryCheckpoints, MemoryWire
 from sink import aws, tables
-from sink.aws import AwayError
 from sink.delivery import AbandonedError, Delivery, Extent, Limits
 from sink.index import OrdersIndex, RollupsIndex, Table
 from sink.items import OrderItems, trend

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from sales.settings import AwsSettings
-from sales.streams import StreamError
+from sales.streams import AwayError, StreamError
 from sink import aws
-from sink.aws import AwayError
 from sink.checkpoints import S3Checkpoints
 from sink.store import S3Store, StoreError, probe
 

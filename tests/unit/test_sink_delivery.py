@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from sales.streams import Chunk, StreamError
+from sales.streams import AwayError, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
 from sink.archive import Archive
-from sink.aws import AwayError
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
 from sink.layouts import orders_layout
 from sink.store import StoreError

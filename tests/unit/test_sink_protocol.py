@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sales.countries import REGION_OF
+from sales.streams import AwayError
 from sink import extents
 from sink.archive import Archive, ArchiveError
-from sink.aws import AwayError
 from sink.delivery import Extent, Pinned, Start, Stored
 from sink.extents import Done
 from sink.layouts import orders_layout

@@ -3,18 +3,23 @@
 import logging
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import AwayError, StreamError
+from sales.streams import AwayError, PositionLostError, StreamError, kafka
 from sales.streams.connect import connect
+from sales.streams.kafka import KafkaWire
 from sales.streams.kafka_confluent import librdkafka_settings
 from sales.streams.kafka_python import kafka_python_settings
 from sales.streams.reaching import backoff, reach
 from sales.streams.seldom import SECONDS, Seldom
+from support.sinking import eventually
 
 NOBODY = "127.0.0.1:1"
 """A port that nothing listens on."""
@@ -131,6 +136,55 @@ def test_a_fault_that_lasts_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPa
     assert seldom.due("something else")
     now += SECONDS
     assert seldom.due("away")
+
+
+class Topics:
+    """As much of a client for questions as a watch asks; answers with a topic of ever more partitions."""
+
+    def __init__(self) -> None:
+        self.faults: list[Exception] = []
+        self.partitions = 0
+        self.topic_id = "one"
+
+    def describe_topics(self, _: list[str]) -> list[dict[str, Any]]:
+        self.partitions += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        numbers = [{"partition_index": number} for number in range(self.partitions)]
+        return [{"error_code": 0, "topic_id": self.topic_id, "partitions": numbers}]
+
+    def close(self) -> None:
+        pass
+
+
+def watches() -> int:
+    return sum(thread.name == "kafka-watch" for thread in threading.enumerate())
+
+
+def test_a_topic_is_watched_by_one_thread_that_no_unexpected_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "WATCH_SECONDS", 0.01)
+    topics = Topics()
+    wire = KafkaWire(stream_settings(), topics)
+    before = watches()
+    with ThreadPoolExecutor(8) as threads:
+        tells = list(threads.map(lambda _: wire.watch("orders", "one"), range(8)))
+    assert watches() == before + 1
+    topics.faults = [KeyError("an answer without topics"), ValueError("half an answer")]
+    eventually(lambda: not topics.faults)
+    first = len(tells[0]())
+    eventually(lambda: len(tells[0]()) > first + 2)
+    topics.topic_id = "another"
+
+    def gone() -> bool:
+        try:
+            tells[-1]()
+        except PositionLostError:
+            return True
+        return False
+
+    eventually(gone)
+    wire.close()
+    assert watches() == before
 
 
 def loaded(program: str) -> str:

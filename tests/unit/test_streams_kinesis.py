@@ -290,6 +290,9 @@ def test_an_expired_iterator_costs_nothing(fake: FakeKinesis, readers: list[Read
     [
         fault("ProvisionedThroughputExceededException"),
         fault("LimitExceededException"),
+        fault("ExpiredTokenException"),
+        fault("RequestExpired"),
+        fault("Unheard of", status=429),
         fault("SomethingBroke", status=500),
         NO_NETWORK,
     ],

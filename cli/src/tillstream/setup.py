@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sales.aws_faults import TRANSPORT_FAULTS
 from sales.service import EXIT_AWAY, EXIT_FAILED
 from sales.settings import StoreSettings, StreamSettings, load
 from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
-from sink.aws import TRANSPORT_FAULTS
 from sink.tables import bucket_lifecycle, sales_table, trends_table
 from tillstream.stored import aws_client
 

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
-from sales import streams
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
-from sales.streams import Stream, StreamError, Wire
+from sales.streams import AwayError, Stream, StreamError, Wire
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
 from sink import aws
@@ -46,7 +45,7 @@ def main() -> None:
     with contextlib.ExitStack() as opened:
         try:
             deliveries = _compose(settings, opened)
-        except streams.AwayError as error:
+        except AwayError as error:
             _fail(error, EXIT_AWAY)
         except (StreamError, StoreError) as error:
             _fail(error, EXIT_FAILED)
@@ -93,13 +92,13 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
     """Every lane, ready to run.
 
     Raises:
-        streams.AwayError: a far side, a stream, the bucket or a table is still missing after CONNECT_SECONDS.
+        AwayError: a far side, a stream, the bucket or a table is still missing after CONNECT_SECONDS.
         StreamError: a stream's far side refuses.
         StoreError: the store refuses, or can't keep what the archive needs.
     """
 
     def await_ready(what: str, where: str, attempt: Callable[[], Any]) -> Any:
-        return reach(what, where, settings.connect_seconds, (aws.AwayError, StreamError), attempt)
+        return reach(what, where, settings.connect_seconds, (StreamError,), attempt)
 
     s3 = aws.client("s3", settings, connections=4 * settings.store_threads)
     store = S3Store(s3, settings.s3_bucket, settings.s3_prefix)

@@ -3,7 +3,6 @@
 import msgspec
 
 from sales.streams import StreamError
-from sink.aws import AwayError
 from sink.store import S3Store, StoreError
 
 SAVE_TRIES = 5
@@ -28,11 +27,12 @@ class S3Checkpoints:
         """The last saved position, or None.
 
         Raises:
-            StreamError: the store is away or refuses.
+            AwayError: the store is away.
+            StreamError: it refuses.
         """
         try:
             tagged = self._store.read_tagged(_key(group, stream, partition))
-        except (AwayError, StoreError) as error:
+        except StoreError as error:
             raise StreamError(f"a checkpoint of group {group} can't be read: {error}") from error
         return None if tagged is None else _position(tagged[0])
 
@@ -40,7 +40,8 @@ class S3Checkpoints:
         """Durably, unless a newer one is saved already.
 
         Raises:
-            StreamError: not saved; the store is away or refuses.
+            AwayError: not saved, the store is away.
+            StreamError: not saved, the store refuses.
         """
         key = _key(group, stream, partition)
         body = msgspec.json.encode(_Checkpoint(str(position)))
@@ -55,7 +56,7 @@ class S3Checkpoints:
                     saved = self._store.replace(key, body, tagged[1])
                 if saved:
                     return
-        except (AwayError, StoreError) as error:
+        except StoreError as error:
             raise StreamError(f"a checkpoint of group {group} can't be saved: {error}") from error
         raise StreamError(f"{self._store.address}: {key} was changed by others {SAVE_TRIES} times while it was saved")
 

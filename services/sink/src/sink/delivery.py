@@ -16,9 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
-from sales.streams import Checkpoints, Chunk, Member, Stream, StreamError
+from sales.streams import AwayError, Checkpoints, Chunk, Member, Stream, StreamError
 from sales.streams.reaching import backoff
-from sink.aws import AwayError
 
 log = logging.getLogger(__name__)
 

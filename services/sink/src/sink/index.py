@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
-from sales import orders
+from sales import aws_faults, orders
 from sales.orders import Batch
 from sales.rollups import Rollup
 from sales.rules import Rules
-from sales.streams import Chunk
-from sink import aws, items
+from sales.streams import AwayError, Chunk
+from sink import items
 from sink.delivery import AbandonedError, Extent, Prepared, Start, Stored
 from sink.items import Item, OrderItem, OrderItems
 from sink.records import find_rollups
@@ -122,12 +122,12 @@ class Table:
         """
         try:
             status = self._client.describe_table(TableName=self._name)["Table"]["TableStatus"]
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
-            if isinstance(error, ClientError) and aws.code(error) == "ResourceNotFoundException":
-                raise aws.AwayError(f"{self.address} does not exist; `tillstream setup` creates it") from error
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
+            if isinstance(error, ClientError) and aws_faults.code(error) == "ResourceNotFoundException":
+                raise AwayError(f"{self.address} does not exist; `tillstream setup` creates it") from error
             raise self._explain(error, "describe") from error
         if status not in ("ACTIVE", "UPDATING"):
-            raise aws.AwayError(f"{self.address} is {status}")
+            raise AwayError(f"{self.address} is {status}")
 
     def _write(self, write: Write) -> Outcome | None:
         """One request; None: throttled."""
@@ -138,19 +138,19 @@ class Table:
                 ReturnValues="ALL_OLD",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             if isinstance(error, ClientError):
-                if aws.code(error) == "ConditionalCheckFailedException":
+                if aws_faults.code(error) == "ConditionalCheckFailedException":
                     return Outcome(written=False, other=error.response.get("Item"))
-                if aws.throttled(error):
+                if aws_faults.throttled(error):
                     return None
             raise self._explain(error, f"{write.operation} {write.key}") from error
         return Outcome(written=True, other=answer.get("Attributes"))
 
     def _explain(self, error: Exception, what: str) -> Exception:
         message = f"{self.address}: {what}: {error}"
-        if not isinstance(error, ClientError) or aws.passes(error):
-            return aws.AwayError(message)
+        if not isinstance(error, ClientError) or aws_faults.passes(error):
+            return AwayError(message)
         return StoreError(message)
 
 

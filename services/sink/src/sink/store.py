@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from sales import aws_faults
+from sales.streams import AwayError
 from sales.streams.reaching import backoff
-from sink import aws
 
 CONFLICT_TRIES = 8
 FIRST_CONFLICT_PAUSE_SECONDS = 0.05
@@ -97,7 +98,7 @@ class S3Store:
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
             return answer["Body"].read(), answer["ETag"]
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             if _is_missing(error):
                 return None
             raise self._explain(error, f"GET {self._prefix}{key}") from error
@@ -106,7 +107,7 @@ class S3Store:
         """See ``Store``."""
         try:
             answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             if _is_missing(error):
                 return None
             raise self._explain(error, f"HEAD {self._prefix}{key}") from error
@@ -121,9 +122,9 @@ class S3Store:
         for a bucket that is missing (somebody may be about to create it)."""
         try:
             self._client.head_bucket(Bucket=self._bucket)
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
-            if isinstance(error, ClientError) and aws.status(error) == 404:
-                raise aws.AwayError(f"{self.address} does not exist; `tillstream setup` creates it") from error
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
+            if isinstance(error, ClientError) and aws_faults.status(error) == 404:
+                raise AwayError(f"{self.address} does not exist; `tillstream setup` creates it") from error
             raise self._explain(error, "HEAD") from error
 
     def _put(self, key: str, body: bytes, **conditions: Any) -> bool:
@@ -131,12 +132,12 @@ class S3Store:
         for attempt in range(CONFLICT_TRIES):
             try:
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=body, **conditions)
-            except (ClientError, *aws.TRANSPORT_FAULTS) as error:
-                if isinstance(error, ClientError) and aws.status(error) == 412:
+            except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
+                if isinstance(error, ClientError) and aws_faults.status(error) == 412:
                     return False
                 if "IfMatch" in conditions and _is_missing(error):
                     return False
-                conflict = isinstance(error, ClientError) and aws.status(error) == 409
+                conflict = isinstance(error, ClientError) and aws_faults.status(error) == 409
                 if not conflict or attempt == CONFLICT_TRIES - 1:
                     raise self._explain(error, f"PUT {self._prefix}{key}") from error
                 time.sleep(backoff(attempt, FIRST_CONFLICT_PAUSE_SECONDS, LONGEST_CONFLICT_PAUSE_SECONDS))
@@ -147,19 +148,19 @@ class S3Store:
     def _call(self, operation: str, key: str, **arguments: Any) -> None:
         try:
             getattr(self._client, operation)(Bucket=self._bucket, Key=self._prefix + key, **arguments)
-        except (ClientError, *aws.TRANSPORT_FAULTS) as error:
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             raise self._explain(error, f"{operation} {self._prefix}{key}") from error
 
     def _explain(self, error: Exception, what: str) -> Exception:
         message = f"{self.address}: {what}: {error}"
-        if not isinstance(error, ClientError) or aws.passes(error):
-            return aws.AwayError(message)
+        if not isinstance(error, ClientError) or aws_faults.passes(error):
+            return AwayError(message)
         return StoreError(message)
 
 
 def _is_missing(error: Exception) -> bool:
     # HEAD has no body, so its code is the bare status. A missing bucket is no missing object.
-    return isinstance(error, ClientError) and aws.code(error) in ("NoSuchKey", "404", "NotFound")
+    return isinstance(error, ClientError) and aws_faults.code(error) in ("NoSuchKey", "404", "NotFound")
 
 
 def probe(store: S3Store) -> None:

@@ -14,9 +14,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.utils import parse_timestamp
 
+from sales.aws_faults import code, passes
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Checkpoints, PositionLostError, StreamError
-from sales.streams.kinesis_faults import code, passing
 from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Shard
 from sales.streams.kinesis_writer import KinesisWriter
 from sales.streams.reaching import reach
@@ -83,7 +83,7 @@ class KinesisWire:
             except NoCredentialsError as fault:
                 raise StreamError(f"Kinesis at {where}: no AWS credentials found") from fault
             except ClientError as fault:
-                if not passing(fault):
+                if not passes(fault):
                     raise StreamError(f"Kinesis at {where} refuses us: {fault}") from fault
                 raise
 
@@ -270,7 +270,7 @@ class KinesisStream:
             except ClientError as fault:
                 if code(fault) == "InvalidArgumentException":
                     return None  # a time to come, by the server's clock
-                if not passing(fault) or time.monotonic() > deadline:
+                if not passes(fault) or time.monotonic() > deadline:
                     raise StreamError(f"Kinesis does not tell where {self._id}/{shard} ends: {fault}") from fault
                 time.sleep(self._read_seconds)
                 continue

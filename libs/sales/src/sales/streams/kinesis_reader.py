@@ -13,8 +13,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sales.aws_faults import code, passes
 from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
-from sales.streams.kinesis_faults import code, passing
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
@@ -259,7 +259,7 @@ class KinesisReader:
                 raise PositionLostError(
                     f"{self._stream}/{source.shard.name} no longer has what comes after {source.after}: {fault}"
                 ) from fault
-            elif passing(fault):
+            elif passes(fault):
                 self._put_off(source, fault)
             else:
                 raise StreamError(f"reading {self._stream}/{source.shard.name} failed: {fault}") from fault

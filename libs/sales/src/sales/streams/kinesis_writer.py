@@ -14,9 +14,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sales.aws_faults import passes
 from sales.streams import StreamError
 from sales.streams.closing import Closing
-from sales.streams.kinesis_faults import passing
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
@@ -241,7 +241,7 @@ class KinesisWriter(Closing):
                 Records=[{"Data": record.value, "PartitionKey": record.key} for record in batch],
             )
         except ClientError as fault:
-            if not passing(fault):
+            if not passes(fault):
                 raise StreamError(f"{self._stream} refuses what is written: {fault}") from fault
             return batch, str(fault)
         except BotoCoreError as fault:
