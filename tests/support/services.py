@@ -95,7 +95,6 @@ class Pipeline:
         assert child.exit_code() is None, self._ended(child)
         child.signal(signal.SIGKILL)
         assert child.wait(STOP_SECONDS) == -signal.SIGKILL
-        self._nursery.forget(child)
 
     def stop(self, name: str) -> None:
         """Asks it to stop; it has to end in order."""
@@ -108,7 +107,6 @@ class Pipeline:
         child = self._children.pop(name)
         code = child.wait(seconds)
         assert code == 0, self._ended(child)
-        self._nursery.forget(child)
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Waits for a condition while all services run; fails when it doesn't come within the bound."""

@@ -1,10 +1,11 @@
 """What is missing on a machine is said in a sentence."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tillstream.local import kafka, redis
+from tillstream.local import aws, kafka, redis
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import ServerError, free_ports, start
 
@@ -72,7 +73,7 @@ def test_a_server_that_ends_at_its_start_is_named_with_its_last_lines() -> None:
             "Broken",
             command=lambda _ports, _folder: ["/bin/sh", "-c", "echo out of memory; exit 1"],
             address=str,
-            answers=lambda _address: False,
+            answers=lambda _address, _child: False,
             seconds=30,
         )
     assert "out of memory" in str(failed.value)
@@ -85,9 +86,42 @@ def test_a_server_that_does_not_answer_is_stopped() -> None:
             "Silent",
             command=lambda _ports, _folder: ["/bin/sleep", "600"],
             address=str,
-            answers=lambda _address: False,
+            answers=lambda _address, _child: False,
             seconds=0.2,
         )
+
+
+@pytest.mark.parametrize("module", [redis, aws], ids=["redis", "aws"])
+def test_a_stranger_on_the_port_is_not_taken_for_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: ModuleType
+) -> None:
+    with Nursery() as nursery:
+        stranger = module.start(nursery)
+        offered = [stranger.port, *free_ports()]
+        monkeypatch.setattr("tillstream.local.server.free_ports", lambda _count: [offered.pop(0)])
+        ours = module.start(nursery)
+        assert ours.port != stranger.port
+        assert ours.child.exit_code() is None
+
+
+def test_without_a_home_there_is_no_place_for_the_jars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a_java(tmp_path, 'openjdk version "21" 2023-09-19')
+    monkeypatch.setenv("XDG_CACHE_HOME", "~no-such-user/cache")
+    assert "set HOME or XDG_CACHE_HOME" in (kafka.missing() or "")
+
+
+@pytest.mark.parametrize("says", ["#!/bin/sh\nexec sleep 600\n", "no program"], ids=["nothing", "nonsense"])
+def test_a_binary_that_does_not_say_its_version_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr("tillstream.local.server.VERSION_SECONDS", 0.2)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    for name in ("redis-server", "java"):
+        (tmp_path / name).write_text(says)
+        (tmp_path / name).chmod(0o755)
+    assert "java does not say its version" in (kafka.missing() or "")
+    with Nursery() as nursery, pytest.raises(ServerError, match="redis-server does not say its version"):
+        redis.start(nursery)
 
 
 def test_free_ports_are_different() -> None:

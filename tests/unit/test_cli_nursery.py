@@ -1,5 +1,6 @@
 """Nothing outlives the process that started it, however it ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -87,6 +88,29 @@ def test_a_child_takes_its_own_children_with_it(nursery: Nursery, tmp_path: Path
     grandchild = int(child.last_lines()[0])
     assert is_running(grandchild)
     child.stop()
+    assert eventually(lambda: not is_running(grandchild))
+
+
+def test_nobody_signals_the_id_of_a_child_that_has_ended(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = nursery.spawn("short", [sys.executable, "-c", ""], log=tmp_path / "log")
+    assert child.wait(15) == 0
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: signalled.append(pid))
+    monkeypatch.setattr(os, "killpg", lambda pid, _: signalled.append(pid))
+    child.signal(signal.SIGTERM)
+    assert child.stop() == 0
+    nursery.close()
+    assert signalled == []
+
+
+def test_what_a_child_leaves_in_its_group_ends_when_its_end_is_noticed(nursery: Nursery, tmp_path: Path) -> None:
+    child = nursery.spawn("parent", WITH_GRANDCHILD, log=tmp_path / "log")
+    assert eventually(lambda: bool(child.last_lines()))
+    grandchild = int(child.last_lines()[0])
+    child.signal(signal.SIGKILL)
+    assert child.wait(15) == -signal.SIGKILL
     assert eventually(lambda: not is_running(grandchild))
 
 

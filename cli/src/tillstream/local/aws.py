@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from tillstream.local.nursery import Nursery
+from tillstream.local.nursery import Child, Nursery
 from tillstream.local.server import LOOPBACK, Server, ServerError, inherited
 from tillstream.local.server import start as start_server
 
@@ -52,13 +52,18 @@ def start(nursery: Nursery) -> Server:
     )
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, child: Child) -> bool:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
     try:
         with direct.open(f"{url}/moto-api/", timeout=2) as answer:
-            return bool(answer.status == 200)
+            return bool(answer.status == 200 and answer.headers["Server"] == _signature(child.pid))
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _signature(pid: int) -> str:
+    """How one server's process names itself in each answer."""
+    return f"moto/{pid}"
 
 
 def _mend_kinesis() -> None:
@@ -114,6 +119,10 @@ def main() -> None:
     )
     from werkzeug.serving import make_server  # noqa: PLC0415 (as above)
 
+    class Handler(MotoRequestHandler):
+        def version_string(self) -> str:
+            return _signature(os.getpid())
+
     _mend_kinesis()
     _mend_dynamodb()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request would fill the disk
@@ -122,7 +131,7 @@ def main() -> None:
         int(sys.argv[1]),
         DomainDispatcherApplication(create_backend_app),
         threaded=True,
-        request_handler=MotoRequestHandler,
+        request_handler=Handler,
     )
     server.serve_forever()
 

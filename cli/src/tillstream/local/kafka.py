@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import LOOPBACK, Server, ServerError, connects
+from tillstream.local.server import LOOPBACK, Server, ServerError, connects, version
 from tillstream.local.server import start as start_server
 
 MIN_JAVA = 17
@@ -47,14 +46,24 @@ def start(nursery: Nursery) -> Server:
         ServerError: Java or Maven is missing, the jars can't be had, or it does not start.
     """
     java = find_java()
-    jars = fetch_jars()
+    jars = fetch_jars(nursery)
     archive = _class_archive(java, jars)
+    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
     def command(ports: list[int], folder: Path) -> Sequence[str]:
         properties = folder / "server.properties"
         properties.write_text(_properties(ports, folder / "data"))
         run = [java, *_HEAP, "-cp", f"{jars}/*"]
-        _format_storage([*run, "-XX:TieredStopAtLevel=1", "-Xshare:auto"], properties)
+        _run(
+            nursery,
+            "storage",
+            [
+                *(*run, "-XX:TieredStopAtLevel=1", "-Xshare:auto", "kafka.tools.StorageTool", "format", "--standalone"),
+                *("--cluster-id", cluster, "--config", str(properties)),
+            ],
+            "Kafka's storage could not be formatted",
+            FORMAT_SECONDS,
+        )
         return [*run, *archive, "-Dlog4j2.level=WARN", "kafka.Kafka", str(properties)]
 
     return start_server(
@@ -62,7 +71,7 @@ def start(nursery: Nursery) -> Server:
         f"Kafka {kafka_version()}",
         command=command,
         address=lambda port: f"{LOOPBACK}:{port}",
-        answers=_answers,
+        answers=lambda address, _: _answers(address, cluster),
         seconds=START_SECONDS,
         ports=2,
     )
@@ -93,14 +102,14 @@ def find_java() -> str:
     )
     if java is None:
         raise ServerError(f"no java {f'in JAVA_HOME={home}' if home else 'on the PATH'}: {wanted}")
-    version = _java_version(java)
-    major = re.search(r'version "(?:1\.)?(\d+)', version)
+    said = version(java, "-version")
+    major = re.search(r'version "(?:1\.)?(\d+)', said)
     if major is None or int(major[1]) < MIN_JAVA:
-        raise ServerError(f"{java} is {version.splitlines()[0] if version else 'no Java'}: {wanted}")
+        raise ServerError(f"{java} is {said.splitlines()[0] if said else 'no Java'}: {wanted}")
     return java
 
 
-def fetch_jars() -> Path:
+def fetch_jars(nursery: Nursery) -> Path:
     """The folder with the broker's jars; copied by Maven when they are not there yet.
 
     Raises:
@@ -118,6 +127,8 @@ def fetch_jars() -> Path:
         try:
             with as_file(_POM) as pom:
                 _run(
+                    nursery,
+                    "maven",
                     [
                         *(maven, "--batch-mode", "--quiet", "--file", str(pom), "dependency:copy-dependencies"),
                         *("-DincludeScope=runtime", f"-DoutputDirectory={unfinished}"),
@@ -138,19 +149,28 @@ def kafka_version() -> str:
     return found[1]
 
 
-def _answers(address: str) -> bool:
-    """Does it name itself as a broker? It listens a little before it takes part."""
+def _answers(address: str, cluster: str) -> bool:
+    """Does it name itself as a broker of this cluster? It listens a little before it takes part."""
     if not connects(int(address.rpartition(":")[2])):
         return False
     try:
-        return bool(AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2).brokers)
+        found = AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
     except KafkaException:
         return False
+    return bool(found.brokers) and found.cluster_id == cluster
 
 
 def _cache() -> Path:
+    """Where the jars are kept.
+
+    Raises:
+        ServerError: this user has no home.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "tillstream" / f"kafka-{kafka_version()}"
+    try:
+        return Path(root).expanduser() / "tillstream" / f"kafka-{kafka_version()}"
+    except RuntimeError as error:
+        raise ServerError(f"no place for Kafka's jars: {error} (set HOME or XDG_CACHE_HOME)") from error
 
 
 def _find_maven() -> str:
@@ -163,10 +183,6 @@ def _find_maven() -> str:
     return maven
 
 
-def _java_version(java: str) -> str:
-    return subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr  # noqa: S603
-
-
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """One process at a time; the system gives the lock back when the process ends, in whatever way."""
@@ -175,36 +191,23 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str], failure: str, seconds: float) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 (commands of this module)
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ServerError(f"{failure}: not done after {seconds:g} s") from error
-    if done.returncode != 0:
-        raise ServerError("\n".join([f"{failure}:", *(done.stdout + done.stderr).splitlines()[-15:]]))
+def _run(nursery: Nursery, name: str, command: Sequence[str], failure: str, seconds: float) -> None:
+    """Runs a program to its end."""
+    child = nursery.spawn(name, command, log=nursery.folder(name) / "log")
+    code = child.wait(seconds)
+    child.stop()
+    if code != 0:
+        how = "" if code is not None else f" not done after {seconds:g} s"
+        raise ServerError("\n".join([f"{failure}:{how}", *child.last_lines(15)]))
 
 
 def _class_archive(java: str, jars: Path) -> list[str]:
     """Options that use the archive of loaded classes, or else write one at exit; an archive fits one Java only."""
-    key = hashlib.sha256(_java_version(java).encode()).hexdigest()[:12]
+    key = hashlib.sha256(version(java, "-version").encode()).hexdigest()[:12]
     archive = jars.parent / f"{jars.name}-{key}.jsa"
     if archive.exists() and any(archive.open("rb").read(4)):  # Java writes the head last: zeros are half an archive
         return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"]
     return [f"-XX:ArchiveClassesAtExit={archive}", "-Xshare:auto"]
-
-
-def _format_storage(java: Sequence[str], properties: Path) -> None:
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    _run(
-        [
-            *(*java, "kafka.tools.StorageTool", "format", "--standalone"),
-            *("--cluster-id", cluster, "--config", str(properties)),
-        ],
-        "Kafka's storage could not be formatted",
-        FORMAT_SECONDS,
-    )
 
 
 def _properties(ports: list[int], data: Path) -> str:

@@ -35,15 +35,17 @@ class Child:
         self._log_begin = log_begin
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it. Doesn't block."""
-        return self._process.poll()
+        """None while it runs; negative: the signal that ended it. What it leaves in its group is killed."""
+        code = self._process.poll()
+        if code is not None:
+            self._nursery.forget(self)
+        return code
 
     def wait(self, seconds: float) -> int | None:
         """Its exit code, or None when it still runs after that time."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self.exit_code()
 
     def last_lines(self, count: int = 20) -> list[str]:
         """The end of its log; nothing that was there before it began."""
@@ -55,21 +57,23 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to it alone; nothing happens if it has ended."""
-        self._process.send_signal(number)
+        if self.exit_code() is None:
+            self._process.send_signal(number)
 
     def stop(self, grace_seconds: float = 10.0) -> int:
         """SIGTERM, up to that time to end in order, then SIGKILL to its whole group. Returns its exit code; twice is
         once."""
         self.signal(signal.SIGTERM)
         code = self.wait(grace_seconds)
-        self._kill_group()
         if code is None:
+            self.kill_group()
             code = self._process.wait(KILL_SECONDS)
-        self._nursery.forget(self)
+            self._nursery.forget(self)
         return code
 
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    def kill_group(self) -> None:
+        """Kills it and all that it started, as far as they are in its group; nothing happens if nobody is left."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
             os.killpg(self.pid, signal.SIGKILL)
 
 
@@ -115,10 +119,13 @@ class Nursery:
         return child
 
     def forget(self, child: Child) -> None:
-        """It has ended and was waited for: nobody is to signal its id any more. Called by `Child.stop`."""
+        """It has ended and was waited for: its id may soon be somebody else's, so this is the last time that anybody
+        signals it. Called by the child itself; twice is once."""
         if child in self._children:
-            self._children.remove(child)
-            self._tell(forget=child.pid)
+            with shielded():
+                child.kill_group()
+                self._children.remove(child)
+                self._tell(forget=child.pid)
 
     def close(self) -> None:
         """Stops every child, youngest first, and removes the folders. Twice is once."""

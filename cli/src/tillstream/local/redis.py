@@ -1,14 +1,13 @@
 """A Redis-compatible server: ``redis-server`` where it is installed, else the Valkey that a wheel brings."""
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import redis
 
-from tillstream.local.nursery import Nursery
-from tillstream.local.server import LOOPBACK, Server, ServerError
+from tillstream.local.nursery import Child, Nursery
+from tillstream.local.server import LOOPBACK, Server, ServerError, version
 from tillstream.local.server import start as start_server
 
 START_SECONDS = 20.0
@@ -58,10 +57,9 @@ def find_binary() -> str:
 
 def _name(binary: str) -> str:
     """Name and version in the server's own words, ``Valkey server v=9.1.2 sha=...``: "Valkey 9.1.2"."""
-    asked = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 (a server's binary)
-    words = asked.stdout.split()
-    version = next((word.removeprefix("v=") for word in words if word.startswith("v=")), "")
-    return f"{words[0] if words else 'Redis'} {version}".strip()
+    words = version(binary, "--version").split()
+    number = next((word.removeprefix("v=") for word in words if word.startswith("v=")), "")
+    return f"{words[0] if words else 'Redis'} {number}".strip()
 
 
 def _command(binary: str, port: int, folder: Path) -> Sequence[str]:
@@ -77,10 +75,10 @@ def _command(binary: str, port: int, folder: Path) -> Sequence[str]:
     return [binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, child: Child) -> bool:
     client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
     try:
-        return bool(client.ping())
+        return bool(client.info("server")["process_id"] == child.pid)
     except redis.RedisError:
         return False
     finally:

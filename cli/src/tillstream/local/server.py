@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ LOOPBACK = "127.0.0.1"
 PORT_ATTEMPTS = 3
 """Between finding a free port and using it another process may take it; three in a row is no coincidence."""
 POLL_SECONDS = 0.05
+VERSION_SECONDS = 30.0
 
 
 class ServerError(Exception):
@@ -51,7 +53,7 @@ def start(
     *,
     command: Callable[[list[int], Path], Sequence[str]],
     address: Callable[[int], str],
-    answers: Callable[[str], bool],
+    answers: Callable[[str, Child], bool],
     seconds: float,
     ports: int = 1,
     env: Mapping[str, str] | None = None,
@@ -63,7 +65,8 @@ def start(
         name: for people, and for the folder and log file.
         command: from the ports and the folder for its files, what to run; may write files there.
         address: from the first port, what clients take.
-        answers: from that address, whether it serves yet; must return soon and not raise.
+        answers: whether it serves at that address yet, it and not another process that was quicker to take the port;
+            must return soon and not raise.
         seconds: how long the first answer may take.
         ports: how many it needs; the first is the one that clients use.
         env: its whole environment; None: ours.
@@ -81,7 +84,7 @@ def start(
         while time.monotonic() < deadline:
             if child.exit_code() is not None:
                 break
-            if answers(at):
+            if answers(at, child):
                 return Server(name=name, address=at, port=numbers[0], child=child)
             child.wait(POLL_SECONDS)
         died = child.exit_code() is not None
@@ -94,6 +97,19 @@ def start(
         if not any("address already in use" in line.lower() for line in lines):
             break
     raise ServerError("\n".join([f"{name} ended at its start; its last lines:", *lines]))
+
+
+def version(program: str, option: str) -> str:
+    """All that a program says when it is asked for its version.
+
+    Raises:
+        ServerError: it can't be run, or says nothing for VERSION_SECONDS.
+    """
+    try:
+        asked = subprocess.run([program, option], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False)  # noqa: S603 (a server's program)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"{program} does not say its version: {error}") from error
+    return asked.stdout + asked.stderr
 
 
 def connects(port: int) -> bool:
