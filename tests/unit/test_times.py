@@ -34,6 +34,11 @@ def test_one_odd_text_among_fixed_ones_is_found() -> None:
         assert parse_times([good, odd, good]).tolist() == [parse_time(good), INVALID_TIME, parse_time(good)]
 
 
+def test_a_date_that_is_none_among_many_is_found() -> None:
+    good, none = "2026-11-20T08:12:33.123Z", "2026-02-30T08:12:33.123Z"
+    assert parse_times([good] * 2000 + [none]).tolist() == [parse_time(good)] * 2000 + [INVALID_TIME]
+
+
 PIECES = ["2026-11-20", "2026-02-30", "0000-01-01", "T", "t", " ", "08:12:33", "24:00:00", "08:12:60", ".123", ".1",
           ".", "Z", "z", "+00:00", "-23:59", "\n", "\0", "\u0662"]  # fmt: skip
 
