@@ -1,9 +1,10 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS and PYTHON may come from the command line or the environment.
+# STREAM, DEMO_SECONDS, BENCH and PYTHON may come from the command line or the environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60
 TESTS ?= tests
+BENCH ?= --orders 1000000
 
 packages := libs/sales services/generator services/processor services/sink cli
 projects := $(packages:%=%/pyproject.toml)
@@ -12,7 +13,7 @@ locks := generator processor sink run
 names := sales generator processor sink tillstream
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format lock clean
+.PHONY: help demo up test bench lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -27,6 +28,9 @@ up: .venv/.run  ## the whole chain until Ctrl-C
 
 test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some
 	@exec '$(python)' -m pytest $(TESTS)
+
+bench: .venv/.run  ## the processor against a real Kafka and Redis, answers compared; BENCH="--orders 10000000 --runs 5"
+	@exec '$(python)' -m benchmarks.processor $(BENCH)
 
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .

@@ -1,6 +1,7 @@
 """The fixtures' servers are real: each keeps what it is given."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import boto3
 import pytest
@@ -10,6 +11,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from sales.settings import AwsSettings
+from tillstream.local import kafka as local_kafka
+from tillstream.local.nursery import Nursery
 
 
 def test_redis_keeps_a_value_and_evicts_nothing(redis_client: "redis.Redis") -> None:
@@ -48,3 +51,18 @@ def test_kafka_creates_a_topic(kafka_bootstrap: str, new_name: Callable[[str], s
     topic = new_name("orders")
     admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])[topic].result(timeout=10)
     assert topic in admin.list_topics(timeout=10).topics
+
+
+@pytest.mark.kafka
+def test_a_broker_with_a_folder_keeps_its_topics(nursery: Nursery, tmp_path: Path) -> None:
+    lacking = local_kafka.missing()
+    if lacking is not None:
+        pytest.skip(lacking)
+    for _ in range(2):
+        broker = local_kafka.start(nursery, data=tmp_path / "data")
+        admin = AdminClient({"bootstrap.servers": broker.address})
+        before = set(admin.list_topics(timeout=10).topics)
+        if not before:
+            admin.create_topics([NewTopic("kept", num_partitions=1, replication_factor=1)])["kept"].result(timeout=10)
+        broker.stop()
+    assert before == {"kept"}

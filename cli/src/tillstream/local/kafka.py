@@ -33,14 +33,21 @@ FORMAT_SECONDS = 60.0
 
 _POM = files("tillstream.local") / "broker" / "pom.xml"
 
-_HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-Xss512k")
+_JAVA_OPTIONS = ("-Xms256m", "-XX:+UseSerialGC", "-Xss512k")
 """Two cores and one user: the serial collector and a small heap start soonest and leave the most to others."""
+HEAP_MB = 512
+"""At most. Records are in the system's page cache and not here."""
 
 
-def start(nursery: Nursery) -> Server:
-    """A broker on a free loopback port whose topics go with the nursery; its address is ``host:port``.
+def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB) -> Server:
+    """A broker on a free loopback port; its address is ``host:port``.
 
     The first start on a machine downloads the jars.
+
+    Args:
+        nursery: holds the process.
+        data: where topics are kept, from one broker to the next; None: they go with the nursery.
+        heap_mb: what Java's heap may grow to.
 
     Raises:
         ServerError: Java or Maven is missing, the jars can't be had, or it does not start.
@@ -48,22 +55,25 @@ def start(nursery: Nursery) -> Server:
     java = find_java()
     jars = fetch_jars(nursery)
     archive = _class_archive(java, jars)
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    kept = None if data is None else _cluster_of(data)
+    cluster = kept or urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
     def command(ports: list[int], folder: Path) -> Sequence[str]:
         properties = folder / "server.properties"
-        properties.write_text(_properties(ports, folder / "data"))
-        run = [java, *_HEAP, "-cp", f"{jars}/*"]
-        _run(
-            nursery,
-            "storage",
-            [
-                *(*run, "-XX:TieredStopAtLevel=1", "-Xshare:auto", "kafka.tools.StorageTool", "format", "--standalone"),
-                *("--cluster-id", cluster, "--config", str(properties)),
-            ],
-            "Kafka's storage could not be formatted",
-            FORMAT_SECONDS,
-        )
+        logs = folder / "data" if data is None else data
+        properties.write_text(_properties(ports, logs))
+        run = [java, *_JAVA_OPTIONS, f"-Xmx{heap_mb}m", "-cp", f"{jars}/*"]
+        if _cluster_of(logs) is None:
+            _run(
+                nursery,
+                "storage",
+                [
+                    *(*run, "-XX:TieredStopAtLevel=1", "-Xshare:auto", "kafka.tools.StorageTool", "format"),
+                    *("--standalone", "--cluster-id", cluster, "--config", str(properties)),
+                ],
+                "Kafka's storage could not be formatted",
+                FORMAT_SECONDS,
+            )
         return [*run, *archive, "-Dlog4j2.level=WARN", "kafka.Kafka", str(properties)]
 
     return start_server(
@@ -158,6 +168,14 @@ def _answers(address: str, cluster: str) -> bool:
     except KafkaException:
         return False
     return bool(found.brokers) and found.cluster_id == cluster
+
+
+def _cluster_of(data: Path) -> str | None:
+    """The id of the cluster whose topics the folder keeps; None: no cluster's yet."""
+    with contextlib.suppress(FileNotFoundError):
+        found = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
+        return None if found is None else found[1].strip()
+    return None
 
 
 def _cache() -> Path:

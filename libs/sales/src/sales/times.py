@@ -77,7 +77,7 @@ def _fixed_layout(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64] | None:
 
 def _number(digits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """What a column of digits, the highest first, says."""
-    number = digits[0]
+    number: npt.NDArray[np.int64] = digits[0]
     for lower in digits[1:]:
         number = number * 10 + lower
     return number
