@@ -13,7 +13,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from processor.__main__ import run
+from processor.__main__ import Streams, run
 from processor.settings import ProcessorSettings
 from sales import dead_letters, rollups
 from sales.board import BoardReader, Keys, LiveNumbers
@@ -75,7 +75,8 @@ class World:
 
         def work() -> None:
             try:
-                run(self.wire, redis.Redis.from_url(self.redis_url), self.settings(**changes), stopping)
+                settings = self.settings(**changes)
+                run(Streams.open(self.wire, settings), redis.Redis.from_url(self.redis_url), settings, stopping)
             except BaseException as error:  # noqa: BLE001 (a test looks at it)
                 self.errors.append(error)
 

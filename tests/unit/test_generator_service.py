@@ -123,11 +123,11 @@ def test_a_refused_record_is_a_failure_and_leaves_no_manifest(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stream_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_nobody_creates_is_given_up_on_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "connect", lambda *_settings: MemoryWire())
-    result = run()
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == "there is no stream 'orders'; create it first"
+    result = run(CONNECT_SECONDS="0.3")
+    assert result.exit_code == 3
+    assert "there is no stream 'orders'; create it first" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

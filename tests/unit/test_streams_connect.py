@@ -17,7 +17,8 @@ from sales.streams.connect import connect
 from sales.streams.kafka import KafkaWire
 from sales.streams.kafka_confluent import librdkafka_settings
 from sales.streams.kafka_python import kafka_python_settings
-from sales.streams.reaching import backoff, reach
+from sales.streams.memory import MemoryStream, MemoryWire
+from sales.streams.reaching import backoff, open_stream, reach
 from sales.streams.seldom import SECONDS, Seldom
 from support.sinking import eventually
 
@@ -66,6 +67,27 @@ def test_a_fault_that_no_retry_mends_ends_the_tries_at_once() -> None:
     with pytest.raises(StreamError, match="wrong password"):
         reach("Kafka", NOBODY, 10, (AwayError,), attempt)
     assert len(tries) == 1
+
+
+class LateWire(MemoryWire):
+    """Somebody creates the stream after the third look."""
+
+    looks = 0
+
+    def open(self, name: str) -> MemoryStream:
+        self.looks += 1
+        if self.looks == 3:
+            self.create(name, partitions=1, retention_hours=24)
+        return super().open(name)
+
+
+def test_a_stream_that_is_not_there_yet_is_waited_for() -> None:
+    assert open_stream(LateWire(), "orders", 10).id.startswith("orders-")
+
+
+def test_a_stream_that_nobody_creates_is_given_up_on_and_named() -> None:
+    with pytest.raises(AwayError, match=r"stream at orders can't be reached.*there is no stream 'orders'"):
+        open_stream(MemoryWire(), "orders", 0.3)
 
 
 @pytest.mark.parametrize(("tries", "least", "most"), [(0, 0.25, 0.5), (3, 2, 4), (7, 15, 30), (1_000_000, 15, 30)])

@@ -16,6 +16,7 @@ from generator.pacing import Clock
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Writer
 from sales.streams.connect import connect
+from sales.streams.reaching import open_stream
 from sales.times import format_time
 
 log = logging.getLogger(__name__)
@@ -56,12 +57,12 @@ def send(
         orders: how many there will be; 0 where that is not known.
 
     Raises:
-        AwayError: the far side is away.
-        StreamError: it refused us, there is no such stream, or something was not acknowledged.
+        AwayError: the far side, or the stream, is not there after CONNECT_SECONDS.
+        StreamError: it refused us, or something was not acknowledged.
     """
     wire = connect(streams, aws)
     try:
-        stream = wire.open(streams.orders_stream)
+        stream = open_stream(wire, streams.orders_stream, streams.connect_seconds)
         log.info("sending to %s", stream.id)
         clock.finish_first()
         with stream.writer() as writer, progress(clock, orders) as listener:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 
 import redis
@@ -26,6 +27,7 @@ from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signal
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError, Wire
 from sales.streams.connect import connect
+from sales.streams.reaching import open_stream
 from sales.times import parse_time
 from sales.windows import MINUTE_MS
 
@@ -63,13 +65,14 @@ def main() -> int:
     on_signals(leave_at_once)
     try:
         wire = connect(settings, settings)
+        streams = Streams.open(wire, settings)
         client = _redis(settings)
     except (StreamError, redis.RedisError) as error:
         log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
         return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
     on_signals(stopping.set)
     try:
-        run(wire, client, settings, stopping)
+        run(streams, client, settings, stopping)
     except Exception as error:
         cause = _expected(error)
         if cause is None:
@@ -82,15 +85,34 @@ def main() -> int:
     return 0
 
 
-def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping: Stop) -> None:
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What the processor reads and writes."""
+
+    orders: Stream
+    dead_letters: Stream
+    rollups: Stream
+
+    @classmethod
+    def open(cls, wire: Wire, settings: ProcessorSettings) -> "Streams":
+        """All three, waited for.
+
+        Raises:
+            AwayError: one of them is not there after CONNECT_SECONDS.
+        """
+        names = (settings.orders_stream, settings.dead_letters_stream, settings.rollups_stream)
+        return cls(*(open_stream(wire, name, settings.connect_seconds) for name in names))
+
+
+def run(streams: Streams, client: "redis.Redis", settings: ProcessorSettings, stopping: Stop) -> None:
     """Puts the processor together and runs it until ``stopping``.
 
     Raises:
         Exception: one of EXPECTED, perhaps as the cause of the engine's own error.
     """
-    orders = wire.open(settings.orders_stream)
+    orders = streams.orders
     with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=_slots(settings))) as recovery:
-        flow = _dataflow(wire, client, settings, stopping, recovery)
+        flow = _dataflow(streams, client, settings, stopping, recovery)
         log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
             flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
@@ -98,16 +120,14 @@ def run(wire: Wire, client: "redis.Redis", settings: ProcessorSettings, stopping
 
 
 def _dataflow(
-    wire: Wire,
+    streams: Streams,
     client: "redis.Redis",
     settings: ProcessorSettings,
     stopping: Stop,
     recovery: RecoveryDirectory,
 ) -> Dataflow:
-    orders = wire.open(settings.orders_stream)
-    dead_letters, rollups = wire.open(settings.dead_letters_stream), wire.open(settings.rollups_stream)
     keys = Keys(settings.redis_prefix)
-    shown = _shown(client, keys, orders)
+    shown = _shown(client, keys, streams.orders)
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
     recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
 
@@ -131,11 +151,11 @@ def _dataflow(
         )
 
     source = OrdersSource(
-        stream=orders,
+        stream=streams.orders,
         slots=_slots(settings),
         rules=settings.rules(),
         recovery=recovery,
-        dead_letters_writer=dead_letters.writer,
+        dead_letters_writer=streams.dead_letters.writer,
         horizon_ms=settings.windows[-1].length_ms + HORIZON_MARGIN_MS,
         poll_records=settings.poll_records,
         dead_letter_share=settings.dead_letter_share,
@@ -145,7 +165,7 @@ def _dataflow(
         orders=source,
         numbers=numbers_logic,
         board=BoardSink(writer, settings.away_seconds, stopping.wait),
-        rollups=RollupsSink(rollups.writer()),
+        rollups=RollupsSink(streams.rollups.writer()),
     )
 
 

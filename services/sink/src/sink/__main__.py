@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
-from sales.streams import AwayError, Stream, StreamError, Wire
+from sales.streams import AwayError, Stream, StreamError
 from sales.streams.connect import connect
-from sales.streams.reaching import reach
+from sales.streams.reaching import open_stream, reach
 from sink import aws
 from sink.archive import Archive
 from sink.checkpoints import S3Checkpoints
@@ -112,7 +112,7 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
     deliveries: dict[str, Delivery[Any]] = {}
 
     def stream(name: str) -> Stream:
-        return _open(wire, name, await_ready)
+        return open_stream(wire, name, settings.connect_seconds)
 
     def add(lane: Lane[Any], source: Stream, limits: Limits) -> None:
         deliveries[lane.name] = Delivery(
@@ -146,11 +146,6 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
         add(OrdersIndex("index-orders", sales, rules, make), source, INDEX_LIMITS)
         add(RollupsIndex("index-rollups", trends, settings.currency), stream(settings.rollups_stream), INDEX_LIMITS)
     return deliveries
-
-
-def _open(wire: Wire, name: str, await_ready: Callable[[str, str, Callable[[], Any]], Any]) -> Stream:
-    found: Stream = await_ready("stream", name, lambda: wire.open(name))
-    return found
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
-from sales.streams import AwayError
+from sales.streams import AwayError, Stream, StreamError, Wire
 
 log = logging.getLogger(__name__)
 
@@ -64,3 +64,17 @@ def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], 
         return retrying(attempt)
     except faults as fault:
         raise AwayError(f"{what} at {where} can't be reached for {seconds:.0f} s: {fault}") from fault
+
+
+def open_stream(wire: Wire, name: str, seconds: float) -> Stream:
+    """The stream of that name, waited for: whoever creates it may start later.
+
+    Args:
+        wire: where it is or will be.
+        name: the stream's.
+        seconds: as in ``reach``.
+
+    Raises:
+        AwayError: it can't be opened; with the reason that the last try gave.
+    """
+    return reach("stream", name, seconds, (StreamError,), lambda: wire.open(name))
