@@ -10,7 +10,7 @@ from rich.console import Console
 from sales.board import GROUPS, MEASURES, LiveNumbers, WindowNumbers
 from sales.times import format_time, parse_time
 from tillstream.live import _chosen
-from tillstream.view import Frame, Rate, line, nothing_yet, render
+from tillstream.view import ASCII, Frame, Rate, line, nothing_yet, render
 
 WINDOWS = ("1m", "5m", "15m", "1h", "24h")
 NOW = parse_time("2026-11-20T08:12:33.123Z")
@@ -18,7 +18,7 @@ NOW = parse_time("2026-11-20T08:12:33.123Z")
 
 def some_numbers(**status: str) -> LiveNumbers:
     products = [(f"P{number:04}", 900_000 - number) for number in range(100)]
-    places = {f"Place {number}": 5_000_000_000 // (number + 1) for number in range(20)}
+    places = {f"[/b]Place [{number}]": 5_000_000_000 // (number + 1) for number in range(20)}
     window = WindowNumbers(
         products={"revenue": products, "units": [(product, value // 100) for product, value in products]},
         groups={group: dict.fromkeys(MEASURES, places) for group in GROUPS},
@@ -37,7 +37,7 @@ def some_numbers(**status: str) -> LiveNumbers:
     return LiveNumbers(
         status=given | {"dead_letters": "99", "duplicates": "5"} | status,
         positions={},
-        names={product: f"A product with quite a long name, {product}" for product, _ in products},
+        names={product: f"A product [/x] with quite a long name, {product}" for product, _ in products},
         windows=dict.fromkeys(WINDOWS, window),
         trends={},
     )
@@ -68,12 +68,27 @@ def test_a_frame_says_the_numbers(width: int, height: int) -> None:
         "2,409,135.78",
         "41.23",
         "0.1 s old",
-        "A product with",
+        "A product [/x]",
+        "[/b]Place [1]",
         "regions",
         "categories",
         "redis-cli",
     ):
         assert part in text
+
+
+def test_without_utf_8_a_frame_is_ascii() -> None:
+    rate = Rate()
+    for second in range(9):
+        rate.add(some_numbers(published_at=format_time(NOW + second * 1000), accepted=str(second**3)))
+    frame = a_frame(numbers=some_numbers(published_at=format_time(NOW + 8000)), rate=rate, glyphs=ASCII)
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(width=200, height=60, file=file, force_terminal=False).print(render(frame, 200, 60))  # or this raises
+
+
+def test_conflicts_are_counted_among_the_dead_letters() -> None:
+    frame = a_frame(numbers=some_numbers(**{"dead_letters:conflict": "12"}))
+    assert "dead letters 99  conflicts 12" in "\n".join(drawn(frame, 120, 40))
 
 
 def test_before_the_first_tick_a_frame_says_so() -> None:
@@ -91,7 +106,7 @@ def test_a_redis_that_is_away_is_named_beside_the_last_numbers() -> None:
 def test_a_line_says_the_most_important_of_it() -> None:
     assert line(a_frame()) == (
         "08:12:33 5m: 24,690 orders, revenue 2,409,135.78 USD, AOV 41.23; 0 events/s, 0.1 s old, lag 7; "
-        "accepted 1,234,567, dead letters 99; best A product with quite a long name, P0000"
+        "accepted 1,234,567, dead letters 99; best A product [/x] with quite a long name, P0000"
     )
 
 

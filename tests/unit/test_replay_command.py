@@ -16,7 +16,7 @@ from tillstream.replay import replay
 FILE = """InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
 536365,85123A,WHITE HANGING HEART,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom
 536365,POST,POSTAGE,1,2010-12-01 08:26:00,18.0,17850.0,United Kingdom
-536370,22728,ALARM CLOCK,24,2010-12-01 08:45:00,3.755,12583.0,Atlantis
+536370,22728,ALARM CLOCK,24,2010-12-01 08:45:00,3.755,12583.0,[/Atlantis]
 C536379,22728,ALARM CLOCK,-1,2010-12-01 09:41:00,3.75,,EIRE
 """
 
@@ -64,7 +64,7 @@ def test_it_sends_the_orders_in_time_order_and_shows_the_fates(stream: MemoryStr
     assert "no_product" in result.stdout
     assert "2 sales and 1 returns sent: 105.54 GBP sold, 3.75 GBP refunded, 29 units net" in result.stdout
     assert "1 prices rounded" in result.stdout
-    assert "Atlantis (1)" in result.stdout
+    assert "[/Atlantis] (1)" in result.stdout
 
 
 def test_the_report_as_json(stream: MemoryStream, file: Path) -> None:

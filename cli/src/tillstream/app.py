@@ -1,5 +1,6 @@
 """The command line: each command is a module of its own, imported when it is asked for."""
 
+import io
 import sys
 from importlib import import_module
 
@@ -10,6 +11,9 @@ COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay")
 
 def main() -> None:
     """Runs the command that the arguments name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a product's name must not end a command in a locale without UTF-8
     app = typer.Typer(
         help="Tillstream: live sales numbers that can be proved.",
         no_args_is_help=True,

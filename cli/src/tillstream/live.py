@@ -17,7 +17,7 @@ from sales.settings import BoardSettings, load
 from tillstream.interrupts import Interrupted, raised
 from tillstream.keyboard import keys
 from tillstream.unheard import unheard
-from tillstream.view import Frame, Rate, line, nothing_yet, render
+from tillstream.view import ASCII, BLOCKS, Frame, Glyphs, Rate, line, nothing_yet, render
 
 FRAME_SECONDS = 0.25
 """Between two frames: a person sees no more, and Redis hardly notices."""
@@ -30,7 +30,7 @@ AWAY_SECONDS = 60.0
 
 
 class RedisAwayError(Exception):
-    """Redis did not answer for AWAY_SECONDS; says where."""
+    """Redis did not answer for AWAY_SECONDS, or refuses; says where."""
 
 
 def live(
@@ -80,25 +80,27 @@ class Board:
         """Takes one tick; True once orders were counted. While Redis is away the last one stays.
 
         Raises:
-            RedisAwayError: it has been away for AWAY_SECONDS.
+            RedisAwayError: it has been away for AWAY_SECONDS, or refuses.
         """
+        place = self._client.get_connection_kwargs()
+        where = f"{place.get('host')}:{place.get('port')}"
         try:
             self._numbers = self._reader.read()
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self._away_since = self._away_since or time.monotonic()
-            place = self._client.get_connection_kwargs()
-            where = f"{place.get('host')}:{place.get('port')}"
             self._away = f"Redis at {where} does not answer: {error}"
             if time.monotonic() - self._away_since >= AWAY_SECONDS:
                 raise RedisAwayError(f"Redis at {where} did not answer for {AWAY_SECONDS:g} s: {error}") from error
+        except redis.RedisError as error:  # rights, a key of another type: asking again mends nothing
+            raise RedisAwayError(f"Redis at {where} refuses: {error}") from error
         else:
             self._away, self._away_since = "", None
             self._rate.add(self._numbers)
         return int(self._numbers.status.get("accepted", 0)) > 0
 
-    def frame(self, window: str, notes: Sequence[str] = ()) -> Frame:
+    def frame(self, window: str, notes: Sequence[str] = (), glyphs: Glyphs = BLOCKS) -> Frame:
         """What to show now."""
-        return Frame(self._numbers, window, self._rate, time.time_ns() // 1_000_000, tuple(notes), self._away)
+        return Frame(self._numbers, window, self._rate, time.time_ns() // 1_000_000, tuple(notes), self._away, glyphs)
 
     def close(self) -> None:
         """Gives the connection back."""
@@ -138,12 +140,13 @@ def watch(
 def _frames(
     board: Board, console: Console, window: str, ends: float, check: Callable[[], None], *, notes: Sequence[str]
 ) -> None:
+    glyphs = ASCII if console.options.ascii_only else BLOCKS
     with keys() as next_key, _screen(console) as screen:
         while (left := ends - time.monotonic()) > 0:
             check()
             board.read()
             width, height = console.size
-            screen.update(render(board.frame(window, notes), width, height), refresh=True)
+            screen.update(render(board.frame(window, notes, glyphs), width, height), refresh=True)
             key = next_key(min(FRAME_SECONDS, left))
             if key == "q":
                 return

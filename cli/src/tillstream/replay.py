@@ -130,4 +130,4 @@ def _show(report: replays.Report, total: Tally, currency: str, *, dry_run: bool)
     )
     if report.unknown_countries:
         names = ", ".join(f"{name} ({count:,})" for name, count in report.unknown_countries.most_common())
-        console.print(f"countries that the mapping doesn't know, by orders: {names}")
+        console.print(f"countries that the mapping doesn't know, by orders: {names}", markup=False)

@@ -20,8 +20,32 @@ HISTORY = 60
 STALE_MS = 3_000
 """Ticks come ten times a second; numbers older than this are marked."""
 
-_CURVE = "▁▂▃▄▅▆▇█"
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """What the drawings are made of."""
+
+    curve: str
+    """from low to high"""
+    bar: str
+    """parts of one cell, from none to all of it"""
+    arrows: str
+    rule: str
+
+
+BLOCKS = Glyphs(curve="▁▂▃▄▅▆▇█", bar=" ▏▎▍▌▋▊▉█", arrows="← →", rule="─")
+ASCII = Glyphs(curve="_.-=*#", bar=" #", arrows="left right", rule="-")
+"""For terminals that can't show others."""
+
+_COUNTS = {
+    "accepted": "accepted",
+    "duplicates": "duplicates",
+    "late": "late",
+    "dead_letters": "dead letters",
+    "dead_letters:conflict": "conflicts",
+}
+"""Of the status: what each is called here; conflicts are some of the dead letters."""
+
 _HIGH, _TALL, _WIDE = 30, 34, 110
 """From this height on there is air between the parts, from the next the table of all windows, from this width on three
 columns of bars."""
@@ -72,6 +96,7 @@ class Frame:
     """lines at the foot: commands to try; as many as there is room for"""
     away: str = ""
     """what can't be reached at the moment"""
+    glyphs: Glyphs = BLOCKS
 
     @property
     def currency(self) -> str:
@@ -106,17 +131,17 @@ def render(frame: Frame, width: int, height: int) -> RenderableType:
     return Group(
         _title(frame, width),
         _freshness(frame, width),
-        Rule(style="dim"),
+        Rule(characters=frame.glyphs.rule, style="dim"),
         _totals(frame),
         *windows,
         *air,
         _products(frame, rows - bars, width),
         *air,
         _bars(frame, bars, width),
-        Rule(style="dim"),
+        Rule(characters=frame.glyphs.rule, style="dim"),
         _counts(frame),
         *notes,
-        Text(" 1-9 or ← → window   q quit", style="dim"),
+        Text(f" 1-9 or {frame.glyphs.arrows} window   q quit", style="dim"),
     )
 
 
@@ -165,7 +190,7 @@ def _freshness(frame: Frame, width: int) -> Text:
     if age is None:
         return Text(" no numbers yet", style="yellow")
     left = Text(f" {frame.rate.per_second:,.0f}", style="bold").append(" events/s ", style="not bold")
-    left.append(_curve(list(frame.rate.curve)[-max(width - 64, 8) :]), style="green")
+    left.append(_curve(list(frame.rate.curve)[-max(width - 64, 8) :], frame.glyphs.curve), style="green")
     right = Text(f"as of {status.get('as_of', '')[:19].replace('T', ' ')} UTC, ")
     right.append(f"{_age(age)} old", style="red" if age > STALE_MS else "green")
     right.append(f", lag {_lag(status)} ")
@@ -192,7 +217,7 @@ def _totals(frame: Frame) -> Table:
 
 def _all_windows(frame: Frame) -> Table:
     table = _table()
-    for name in ("window", "orders", "revenue", "average order", "units", "returns", "products", "from (UTC)"):
+    for name in ("window", "orders", "revenue", "average order", "units", "returns", "from (UTC)"):
         table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True)
     for name, window in frame.numbers.windows.items():
         aov, currency = window.aov, window.aov.get("currency", "")
@@ -203,7 +228,6 @@ def _all_windows(frame: Frame) -> Table:
             _money(int(aov["aov_minor"]), currency) if "aov_minor" in aov else "-",
             f"{int(aov.get('units', 0)):,}",
             f"{int(aov.get('returns', 0)):,}",
-            f"{len(window.products['revenue']):,}",
             aov.get("window_start", "")[5:19].replace("T", " "),
             style="bold" if name == frame.window else "",
         )
@@ -254,7 +278,8 @@ def _bars(frame: Frame, rows: int, width: int) -> Table:
         for name, value in top:
             share = f"{average_minor(value * 100, whole)}%" if whole else ""
             amount = _money(value, frame.currency)
-            table.add_row(name, Text(_bar(value, most, room), style="cyan"), amount, Text(share, style="dim"))
+            bar = _bar(value, most, room, frame.glyphs.bar)
+            table.add_row(Text(name), Text(bar, style="cyan"), amount, Text(share, style="dim"))  # a name is no markup
         for _ in range(rows - len(top)):
             table.add_row("", "", "", "")
         tables.append(table)
@@ -266,9 +291,9 @@ def _bars(frame: Frame, rows: int, width: int) -> Table:
 def _counts(frame: Frame) -> Text:
     status = frame.numbers.status
     text = Text(" ", no_wrap=True, overflow="ellipsis")
-    for name in ("accepted", "duplicates", "conflicts", "late", "dead_letters"):
+    for name, label in _COUNTS.items():
         if name in status:
-            text.append(f"{name.replace('_', ' ')} ", style="dim").append(f"{int(status[name]):,}  ")
+            text.append(f"{label} ", style="dim").append(f"{int(status[name]):,}  ")
     return text
 
 
@@ -284,14 +309,14 @@ def _ends(left: Text, right: Text, width: int) -> Text:
     return text
 
 
-def _curve(rates: list[float]) -> str:
+def _curve(rates: list[float], heights: str) -> str:
     most = max([1.0, *rates])
-    return "".join(_CURVE[min(int(rate / most * len(_CURVE)), len(_CURVE) - 1)] for rate in rates)
+    return "".join(heights[min(int(rate / most * len(heights)), len(heights) - 1)] for rate in rates)
 
 
-def _bar(value: int, most: int, room: int) -> str:
-    eighths = max(0, value) * room * 8 // most
-    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+def _bar(value: int, most: int, room: int, parts: str) -> str:
+    whole, rest = divmod(max(0, value) * room * (len(parts) - 1) // most, len(parts) - 1)
+    return parts[-1] * whole + (parts[rest] if rest else "")
 
 
 def _money(minor: int, currency: str) -> str:
