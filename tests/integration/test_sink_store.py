@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sales.settings import AwsSettings
-from sales.streams import AwayError, StreamError
+from sales.streams import AwayError, Checkpoint, StreamError
 from sink import aws
 from sink.checkpoints import S3Checkpoints
 from sink.store import S3Store, StoreError, probe
@@ -183,9 +183,12 @@ def test_a_checkpoint_is_kept_and_never_goes_back(store: S3Store) -> None:
     checkpoints = S3Checkpoints(store)
     assert checkpoints.load("g", "orders-1", "shardId-000000000000") is None
     large = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898
-    checkpoints.save("g", "orders-1", "shardId-000000000000", large)
-    checkpoints.save("g", "orders-1", "shardId-000000000000", 7)
-    assert S3Checkpoints(store).load("g", "orders-1", "shardId-000000000000") == large
+    checkpoints.save("g", "orders-1", "shardId-000000000000", Checkpoint(large, 5))
+    checkpoints.save("g", "orders-1", "shardId-000000000000", Checkpoint(7, 99))
+    checkpoints.save("g", "orders-1", "shardId-000000000000", Checkpoint(large, 4))
+    assert S3Checkpoints(store).load("g", "orders-1", "shardId-000000000000") == Checkpoint(large, 5)
+    checkpoints.save("g", "orders-1", "shardId-000000000000", Checkpoint(large, 6))
+    assert S3Checkpoints(store).load("g", "orders-1", "shardId-000000000000") == Checkpoint(large, 6)
     assert checkpoints.load("other", "orders-1", "shardId-000000000000") is None
     assert store.read("_checkpoints/g/orders-1/shardId-000000000000.json") is not None
 
@@ -193,19 +196,19 @@ def test_a_checkpoint_is_kept_and_never_goes_back(store: S3Store) -> None:
 def test_of_processes_that_save_one_checkpoint_at_one_time_the_newest_position_stays(store: S3Store) -> None:
     def save(position: int) -> None:
         try:
-            S3Checkpoints(store).save("g", "s", "0", position)
+            S3Checkpoints(store).save("g", "s", "0", Checkpoint(position))
         except StreamError:  # beaten to it too often: says so, and saves nothing wrong
             assert position < 20
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(save, [3, 20, 11, 7, 15, 1]))
-    assert S3Checkpoints(store).load("g", "s", "0") == 20
+    assert S3Checkpoints(store).load("g", "s", "0") == Checkpoint(20)
 
 
 def test_a_checkpoint_that_can_t_be_reached_is_a_stream_s_error(aws_endpoint: str) -> None:
     settings = AwsSettings(aws_endpoint_url="http://127.0.0.1:9")
     checkpoints = S3Checkpoints(S3Store(aws.client("s3", settings, connections=1), "bucket"))
-    with pytest.raises(StreamError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(AwayError, match=r"127\.0\.0\.1:9"):
         checkpoints.load("g", "s", "0")
     with pytest.raises(StreamError, match=r"127\.0\.0\.1:9"):
-        checkpoints.save("g", "s", "0", 1)
+        checkpoints.save("g", "s", "0", Checkpoint(1))

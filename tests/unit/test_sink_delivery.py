@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sales.streams import AwayError, Chunk, StreamError
+from sales.streams import AwayError, Checkpoint, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
 from sink.archive import Archive
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
@@ -155,7 +155,7 @@ def numbered(start: int, stop: int) -> list[bytes]:
 
 
 def committed(checkpoints: MemoryCheckpoints) -> list[int]:
-    return list(checkpoints.saved.values())
+    return [saved.position for saved in checkpoints.saved.values()]
 
 
 def test_what_was_read_is_stored_and_committed_when_it_stops(
@@ -377,11 +377,11 @@ class Refusing(MemoryCheckpoints):
 
     refusals = 2
 
-    def save(self, group: str, stream: str, partition: str, position: int) -> None:
+    def save(self, group: str, stream: str, partition: str, checkpoint: Checkpoint) -> None:
         if self.refusals:
             self.refusals -= 1
             raise StreamError("not acknowledged")
-        super().save(group, stream, partition, position)
+        super().save(group, stream, partition, checkpoint)
 
 
 def test_a_commit_that_was_not_acknowledged_is_repeated(stream: MemoryStream) -> None:

@@ -5,20 +5,32 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from sales.streams import Chunk, PositionLostError, Reader, StreamError, kinesis_reader, kinesis_writer
+from sales.streams import (
+    AwayError,
+    Checkpoint,
+    Chunk,
+    PositionLostError,
+    Reader,
+    StreamError,
+    kinesis_reader,
+    kinesis_writer,
+)
 from sales.streams.kinesis import KinesisStream, KinesisWire
 from sales.streams.memory import MemoryCheckpoints
 
 BOUND = 10.0
 PAUSE = 0.002
 """Seconds between two reads of a shard."""
+
+CREATED = datetime(2026, 11, 20, tzinfo=UTC)
+RETENTION_HOURS = 24
 
 A, B, C, D = (f"shardId-{number:012d}" for number in range(4))
 
@@ -48,6 +60,9 @@ class FakeKinesis:
         self.shards = {name: FakeShard() for name in shards}
         self.page = page
         self.made = datetime(2026, 11, 20, tzinfo=UTC)
+        """when records arrive"""
+        self.changes: dict[str, Any] = {}
+        """of what is said of the stream"""
         self.clock = time.time
         self.ends_closed_shards = True
         self.faults: dict[str, list[Exception]] = defaultdict(list)
@@ -85,7 +100,8 @@ class FakeKinesis:
 
     def describe_stream_summary(self, **_: Any) -> dict[str, Any]:
         self._called("describe_stream_summary")
-        return {"StreamDescriptionSummary": {"StreamARN": "arn:s", "StreamCreationTimestamp": self.made}}
+        summary = {"StreamARN": "arn:s", "StreamCreationTimestamp": CREATED, "RetentionPeriodHours": RETENTION_HOURS}
+        return {"StreamDescriptionSummary": summary | self.changes}
 
     def list_shards(self, NextToken: str = "0", **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's names)
         self._called("list_shards")
@@ -401,7 +417,7 @@ def test_a_stream_that_was_made_again_ends_the_reader_even_if_its_shards_answer(
     stream = open_stream(fake)
     reader = stream.reader({A: None})
     readers.append(reader)
-    fake.made = datetime(2026, 11, 21, tzinfo=UTC)
+    fake.changes = {"StreamCreationTimestamp": datetime(2026, 11, 21, tzinfo=UTC)}
     with pytest.raises(PositionLostError, match="deleted"):
         read(reader, 1)
     with pytest.raises(PositionLostError, match="deleted"):
@@ -439,6 +455,7 @@ class Told:
     def __init__(self, fake: FakeKinesis, checkpoints: MemoryCheckpoints) -> None:
         self.events: list[tuple[str, Any]] = []
         self.done: dict[str, int] = {}
+        self.commits = True
         self.member = open_stream(fake).member("sink", checkpoints, self._assigned, self._revoked)
 
     def _assigned(self, starts: dict[str, int | None]) -> None:
@@ -446,7 +463,6 @@ class Told:
 
     def _revoked(self, shards: list[str]) -> None:
         self.events.append(("revoked", shards))
-        self.member.commit({name: self.done[name] for name in shards if name in self.done})
 
     def read(self, count: int) -> list[tuple[str, bytes]]:
         got: list[tuple[str, bytes]] = []
@@ -456,6 +472,9 @@ class Told:
                 self.done[chunk.partition] = chunk.positions[-1]
                 got.extend((chunk.partition, value) for value in chunk.values)
                 self.events.append(("read", chunk.partition))
+            if self.commits:
+                self.member.commit(self.done)
+                self.done = {}
             return len(got) >= count
 
         until(enough, f"{count} records")
@@ -482,7 +501,8 @@ def test_a_member_takes_on_children_and_lets_go_of_a_parent_when_all_of_it_was_h
     assert set(told.events[-1][1]) == {B, C}
 
     stream = open_stream(fake).id
-    assert {shard: position for (_, _, shard), position in checkpoints.saved.items()} == told.done
+    last = {name: int(fake.shards[name].records[-1]["SequenceNumber"]) for name in (A, B)}
+    assert {shard: saved.position for (_, _, shard), saved in checkpoints.saved.items()} == last
     assert {(group, name) for group, name, _ in checkpoints.saved} == {("sink", stream)}
 
 
@@ -507,7 +527,172 @@ def test_a_shard_that_ended_can_no_longer_be_committed(fake: FakeKinesis) -> Non
     told.read(10)
     until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
     with pytest.raises(StreamError):
-        told.member.commit({A: told.done[A]})
+        told.member.commit({A: 1})
+    told.member.close()
+
+
+def keep_polling(told: Told, fake: FakeKinesis) -> None:
+    """Polls while the shards are listed some more times; nothing comes."""
+    enough = fake.calls["list_shards"] + 5
+
+    def listed() -> bool:
+        assert told.member.poll(5, 0.01) == []
+        return fake.calls["list_shards"] >= enough
+
+    until(listed, "some listings")
+
+
+def test_a_shard_that_ended_is_kept_until_all_of_it_is_committed_and_can_be_read_again_till_then(
+    fake: FakeKinesis,
+) -> None:
+    positions = fill(fake, A, range(10))
+    fake.split(A, B)
+    told = Told(fake, MemoryCheckpoints())
+    told.commits = False
+    told.read(10)
+    keep_polling(told, fake)
+    told.member.commit({A: positions[3]})
+    keep_polling(told, fake)
+    assert ("revoked", [A]) not in told.events
+    told.member.seek(A, positions[3])
+    told.member.pause(A)
+    keep_polling(told, fake)
+    told.member.resume(A)
+    assert numbers(told.read(6)) == list(range(4, 10))
+    told.member.commit({A: positions[-1]})
+    until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
+    told.member.close()
+
+
+def test_a_shard_that_ended_before_its_caller_knows_where_to_start_is_kept(fake: FakeKinesis) -> None:
+    fake.split(A, B)
+    told = Told(fake, MemoryCheckpoints())
+    assert told.member.poll(5, 0) == []
+    told.member.pause(A)
+    keep_polling(told, fake)
+    assert ("revoked", [A]) not in told.events
+    told.member.seek(A, None)
+    told.member.resume(A)
+    until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
+    told.member.close()
+
+
+class Away(MemoryCheckpoints):
+    """Doesn't answer for some questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing = 2
+
+    def load(self, group: str, stream: str, partition: str) -> Checkpoint | None:
+        if self.missing:
+            self.missing -= 1
+            raise AwayError("the store is away")
+        return super().load(group, stream, partition)
+
+
+def test_checkpoints_that_are_away_at_the_start_or_at_a_split_are_asked_for_again(
+    fake: FakeKinesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinesis_reader, "FIRST_LOAD_PAUSE_SECONDS", PAUSE)
+    checkpoints = Away()
+    fill(fake, A, range(10))
+    told = Told(fake, checkpoints)
+    assert numbers(told.read(10)) == list(range(10))
+    checkpoints.missing = 3
+    fake.split(A, B)
+    fill(fake, B, range(10, 20))
+    assert numbers(told.read(10)) == list(range(10, 20))
+    assert checkpoints.missing == 0
+    told.member.close()
+
+
+def hours_ago(hours: float) -> datetime:
+    return datetime.now(UTC) - timedelta(hours=hours)
+
+
+def in_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def a_quiet_shard(fake: FakeKinesis, tip: datetime | None) -> MemoryCheckpoints:
+    """Ten records, done long ago and expired since; the shard was at its tip at some time after that."""
+    fake.made = hours_ago(100)
+    last = fill(fake, A, range(10))[-1]
+    fake.shards[A].trimmed = 10
+    checkpoints = MemoryCheckpoints()
+    checkpoints.save("sink", open_stream(fake).id, A, Checkpoint(last, 0 if tip is None else in_ms(tip)))
+    return checkpoints
+
+
+@pytest.mark.parametrize("written", [0, 30])
+def test_a_shard_that_was_quiet_for_longer_than_its_retention_is_read_on(fake: FakeKinesis, written: int) -> None:
+    checkpoints = a_quiet_shard(fake, hours_ago(3))
+    fake.made = hours_ago(2)
+    fill(fake, A, range(10, 10 + written))
+    told = Told(fake, checkpoints)
+    assert numbers(told.read(written)) == list(range(10, 10 + written))
+    fill(fake, A, range(50, 60))
+    assert numbers(told.read(10)) == list(range(50, 60))
+    told.member.close()
+
+
+def test_what_is_met_again_when_a_shard_is_read_on_by_time_is_left_out(fake: FakeKinesis) -> None:
+    fake.made = hours_ago(3.08)  # by another clock
+    last = fill(fake, A, range(10))[-1]
+    checkpoints = MemoryCheckpoints()
+    checkpoints.save("sink", open_stream(fake).id, A, Checkpoint(last, in_ms(hours_ago(3))))
+    fake.faults["get_shard_iterator"] = [fault("InvalidArgumentException")]  # the position alone is refused
+    fake.made = hours_ago(1)
+    fill(fake, A, range(10, 20))
+    told = Told(fake, checkpoints)
+    assert numbers(told.read(10)) == list(range(10, 20))
+    told.member.close()
+
+
+@pytest.mark.parametrize("tip", [None, hours_ago(23.9), hours_ago(99)])
+def test_a_shard_that_nobody_saw_at_its_tip_within_its_retention_has_lost_its_position(
+    fake: FakeKinesis, tip: datetime | None
+) -> None:
+    told = Told(fake, a_quiet_shard(fake, tip))
+    with pytest.raises(PositionLostError, match="no longer holds"):
+        told.read(1)
+    told.member.close()
+
+
+def test_a_paused_shard_whose_iterator_expired_with_its_last_record_is_read_on(fake: FakeKinesis) -> None:
+    fake.made = datetime.now(UTC)
+    fill(fake, A, range(10))
+    told = Told(fake, MemoryCheckpoints())
+    told.read(10)
+    until(lambda: bool(told.member.poll(5, 0.01)) or told.member.lag() == {A: 0}, "the tip")
+    told.member.pause(A)
+    keep_polling(told, fake)
+    fake.expire_iterators()
+    fake.shards[A].trimmed = 10
+    fill(fake, A, range(10, 20))
+    told.member.resume(A)
+    assert numbers(told.read(10)) == list(range(10, 20))
+    told.member.close()
+
+
+def test_a_quiet_shard_is_told_to_be_at_its_tip_once_in_a_while(
+    fake: FakeKinesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinesis_reader, "TIP_SECONDS", 0)
+    last = fill(fake, A, range(10))[-1]
+    checkpoints = MemoryCheckpoints()
+    told = Told(fake, checkpoints)
+    told.read(10)
+
+    def told_after(moment: float) -> bool:
+        told.member.poll(5, 0.01)
+        [saved] = checkpoints.saved.values()
+        return saved.position == last and saved.tip_ms > moment * 1000
+
+    until(lambda: told_after(0), "the first time")
+    later = time.time()
+    until(lambda: told_after(later), "again")
     told.member.close()
 
 

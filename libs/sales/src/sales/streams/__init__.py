@@ -202,7 +202,8 @@ class Stream(Protocol):
         on_revoked: Callable[[list[str]], None],
     ) -> Member:
         """Joins ``group``. ``on_assigned`` gets each new partition with the last committed position (None: none);
-        ``on_revoked`` the partitions that go to somebody else or end, while commits still count where they can.
+        ``on_revoked`` the partitions that go to somebody else, while commits still count where they can, and those that
+        ended (a shard that was split) once all of them is committed.
 
         Args:
             group: the name that members share; each group reads everything once.
@@ -217,15 +218,31 @@ class Stream(Protocol):
         ...
 
 
-class Checkpoints(Protocol):
-    """Keeps, per group, stream and partition, the last position done, for a wire that does not do it itself."""
+@dataclass(frozen=True, slots=True, order=True)
+class Checkpoint:
+    """How far a group is in one partition; a newer one is the greater."""
 
-    def load(self, group: str, stream: str, partition: str) -> int | None:
-        """The last saved position, or None; one round trip."""
+    position: int
+    """everything up to it is done"""
+    tip_ms: int = 0
+    """when there was nothing behind the position, in ms since 1970 by the member's clock: what is there now came later.
+    0: that is not known"""
+
+
+class Checkpoints(Protocol):
+    """Keeps a checkpoint per group, stream and partition, for a wire that does not do it itself.
+
+    Raises, all calls:
+        AwayError: no answer now.
+        StreamError: refused.
+    """
+
+    def load(self, group: str, stream: str, partition: str) -> Checkpoint | None:
+        """What was saved last, or None; one round trip."""
         ...
 
-    def save(self, group: str, stream: str, partition: str, position: int) -> None:
-        """Durably, before it returns; an older value may be overwritten by a newer one only."""
+    def save(self, group: str, stream: str, partition: str, checkpoint: Checkpoint) -> None:
+        """Durably, before it returns; an older one may be overwritten by a newer one only."""
         ...
 
 

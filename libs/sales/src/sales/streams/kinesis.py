@@ -17,7 +17,7 @@ from botocore.utils import parse_timestamp
 from sales.aws_faults import code, passes
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Checkpoints, PositionLostError, StreamError
-from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Shard
+from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Listing, Shard
 from sales.streams.kinesis_writer import KinesisWriter
 from sales.streams.reaching import reach
 
@@ -236,18 +236,18 @@ class KinesisStream:
         Raises:
             PositionLostError: the stream was deleted, or deleted and made again.
         """
-        return [shard.name for shard in self._shards()]
+        return [shard.name for shard in self._shards().shards]
 
-    def _shards(self) -> list[Shard]:
+    def _shards(self) -> Listing:
         summary = self._wire.describe(self._name)
         if summary is None or _id(self._name, summary) != self._id:
             raise PositionLostError(f"stream {self._id} is no more: {self._name!r} was deleted")
-        return self._wire.shards(self._name)
+        return Listing(self._wire.shards(self._name), summary["RetentionPeriodHours"] * 3600)
 
     def ends(self) -> dict[str, int | None]:
         """Reads the last minute of each shard, or the last hours where there is nothing: Kinesis tells no other way."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        return {shard.name: self._end(shard.name, deadline) for shard in self._shards()}
+        return {shard.name: self._end(shard.name, deadline) for shard in self._shards().shards}
 
     def _end(self, shard: str, deadline: float) -> int | None:
         now = time.time()
@@ -293,7 +293,7 @@ class KinesisStream:
         Without one, PositionLostError.
         """
         listed = self._shards()
-        names = {shard.name for shard in listed}
+        names = {shard.name for shard in listed.shards}
         present = {name: position for name, position in after.items() if name in names}
         missing = [name for name in after if name not in names]
         if missing:

@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import code, passes
-from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams import AwayError, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
@@ -38,6 +39,15 @@ AHEAD_BYTES = 64 * 1024 * 1024
 """While all buffers together hold this much, only a shard whose own is empty is read: one that is paused holds back no
 other."""
 
+TIP_MARGIN_SECONDS = 600.0
+"""How far this machine's clock may be off from the service's when a shard is read on by the time of its tip."""
+
+TIP_SECONDS = 600.0
+"""How often a member saves that a quiet shard is still at its tip."""
+
+FIRST_LOAD_PAUSE_SECONDS = 0.5
+"""Before checkpoints that could not be loaded are asked for again; the pause grows to ``LIST_SECONDS``."""
+
 CLOSE_SECONDS = 5.0
 """How long ``close`` waits for a request that is under way; the thread ends with it in any case."""
 
@@ -52,6 +62,15 @@ class Shard:
     """takes no more records: it was split or merged"""
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A stream's shards, and how long it keeps their records."""
+
+    shards: list[Shard]
+    """parents before children"""
+    retention_seconds: float
+
+
 @dataclass(slots=True, eq=False)
 class _Source:
     """One shard being read. Guarded by the reader's condition, but for what only the fetching thread touches."""
@@ -61,8 +80,12 @@ class _Source:
     """position of the last record fetched"""
     pause: float
     """seconds between two reads; grows while there is nothing"""
+    tip: Checkpoint | None = None
+    """the last time when there was nothing behind a position not after ``after``"""
     unproved: bool = False
     """the record at ``after`` has still to be seen, as proof that nothing after it was removed"""
+    by_time: bool = False
+    """that record has expired; the iterator began at the time of the tip"""
     iterator: str | None = None
     due: float = 0.0
     faults: int = 0
@@ -85,15 +108,15 @@ class KinesisReader:
         self,
         client: Any,
         stream: str,
-        list_shards: Callable[[], list[Shard]],
+        list_shards: Callable[[], Listing],
         *,
-        listed: list[Shard],
+        listed: Listing,
         read_seconds: float,
     ) -> None:
         self._client = client
         self._stream = stream
         self._list_shards = list_shards
-        self._listed = listed
+        self._listed = listed.shards
         self._read_seconds = read_seconds
         self._changed = threading.Condition()
         self._sources: dict[str, _Source] = {}
@@ -115,16 +138,18 @@ class KinesisReader:
         fresh = {name: position for name, position in after.items() if name not in self._sources}
         shards = {shard.name: shard for shard in self._listed}
         if not fresh.keys() <= shards.keys():
-            shards = {shard.name: shard for shard in self._list_shards()}
+            shards = {shard.name: shard for shard in self._list_shards().shards}
         missing = sorted(fresh.keys() - shards.keys())
         if missing:
             raise PositionLostError(f"stream {self._stream} has no shards {', '.join(missing)} any more")
         self._begin([(shards[name], position) for name, position in fresh.items()])
 
-    def _begin(self, starts: list[tuple[Shard, int | None]]) -> None:
+    def _begin(
+        self, starts: list[tuple[Shard, int | None]], tips: Mapping[str, Checkpoint | None] = MappingProxyType({})
+    ) -> None:
         with self._changed:
             for shard, after in starts:
-                self._sources[shard.name] = _Source(shard, after, pause=self._read_seconds)
+                self._sources[shard.name] = _Source(shard, after, pause=self._read_seconds, tip=tips.get(shard.name))
             self._changed.notify_all()
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
@@ -227,7 +252,7 @@ class KinesisReader:
 
     def _refresh(self) -> None:
         try:
-            listed = self._list_shards()
+            listed = self._list_shards().shards
         except PositionLostError:
             raise
         except StreamError as fault:
@@ -246,19 +271,17 @@ class KinesisReader:
     def _fetch(self, source: _Source) -> None:
         """One read of one shard; what it brings is dropped if the shard was sought elsewhere meanwhile."""
         started = time.monotonic()
+        began_ms = time.time_ns() // 1_000_000
         closed = source.shard.closed
         try:
             if source.iterator is None:
                 source.iterator = self._iterator(source)
-                source.unproved = source.after is not None
             answer = self._client.get_records(ShardIterator=source.iterator, Limit=FETCH_RECORDS)
         except ClientError as fault:
             if code(fault) == "ExpiredIteratorException":
-                source.iterator = None
+                source.iterator, source.by_time = None, False
             elif code(fault) in ("InvalidArgumentException", "ResourceNotFoundException"):
-                raise PositionLostError(
-                    f"{self._stream}/{source.shard.name} no longer has what comes after {source.after}: {fault}"
-                ) from fault
+                self._go_by_time(source, str(fault))
             elif passes(fault):
                 self._put_off(source, fault)
             else:
@@ -268,15 +291,23 @@ class KinesisReader:
             self._put_off(source, fault)
             return
         source.faults = 0
-        source.iterator = answer.get("NextShardIterator")
         at_tip = answer["MillisBehindLatest"] == 0 and len(answer["Records"]) < FETCH_RECORDS
         # A closed shard's end is the missing iterator. Not every server leaves it out; but a shard that was closed
         # before we asked, and had nothing more up to its tip, has ended as well.
-        finished = source.iterator is None or (closed and at_tip and not answer["Records"])
-        chunk = self._chunk(source, answer["Records"], at_tip or finished)
+        following = answer.get("NextShardIterator")
+        finished = following is None or (closed and at_tip and not answer["Records"])
+        if source.unproved and (answer["Records"] or at_tip or finished):
+            if not answer["Records"] or int(answer["Records"][0]["SequenceNumber"]) != source.after:
+                self._go_by_time(source, "records after it may have been removed by retention")
+                return
+            source.unproved = False
+        source.iterator = following
+        chunk = self._chunk(source, answer["Records"])
         with self._changed:
             if self._sources.get(source.shard.name) is not source:
                 return
+            if at_tip and source.after is not None:
+                source.tip = Checkpoint(source.after, began_ms)
             source.at_tip = at_tip
             source.finished = finished
             if finished:
@@ -292,26 +323,50 @@ class KinesisReader:
             self._changed.notify_all()
 
     def _iterator(self, source: _Source) -> str:
-        where = (
-            {"ShardIteratorType": "TRIM_HORIZON"}
-            if source.after is None
-            else {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": str(source.after)}
-        )
+        """The first fetch begins at the record that was done last: if it is no longer there, more may be missing, and
+        Kinesis has no other way to tell."""
+        where: dict[str, Any]
+        if source.after is None:
+            where = {"ShardIteratorType": "TRIM_HORIZON"}
+        elif source.by_time and source.tip is not None:
+            earliest = source.tip.tip_ms / 1000 - TIP_MARGIN_SECONDS
+            where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": earliest}
+        else:
+            where = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": str(source.after)}
+        source.unproved = source.after is not None and not source.by_time
         answer = self._client.get_shard_iterator(StreamName=self._stream, ShardId=source.shard.name, **where)
         iterator: str = answer["ShardIterator"]
         return iterator
 
-    def _chunk(self, source: _Source, records: list[dict[str, Any]], at_tip: bool) -> Chunk:
-        """The new records as columns. The first fetch begins at the record that was done last: if it is no longer
-        there, more may be missing, and Kinesis has no other way to tell."""
-        if source.unproved and (records or at_tip):
-            if not records or int(records[0]["SequenceNumber"]) != source.after:
-                raise PositionLostError(
-                    f"{self._stream}/{source.shard.name} no longer holds position {source.after}: "
-                    "records after it may have been removed by retention"
-                )
-            records = records[1:]
-            source.unproved = False
+    def _go_by_time(self, source: _Source, why: str) -> None:
+        """The last record that was done can't be found. When the shard was at its tip there, not longer ago than the
+        stream keeps records, all that came behind it is still there: it is read on from that time. That is so for a
+        shard that is quiet for longer than its retention.
+
+        Raises:
+            PositionLostError: that was too long ago, or is not known; or the stream was deleted.
+        """
+        try:
+            retention = self._list_shards().retention_seconds
+        except PositionLostError:
+            raise
+        except StreamError as fault:
+            source.iterator = None
+            self._put_off(source, fault)
+            return
+        oldest_ms = (time.time() - retention + 2 * TIP_MARGIN_SECONDS) * 1000
+        was_there = source.after is not None and source.tip is not None and source.tip.position <= source.after
+        if source.by_time or not was_there or source.tip is None or source.tip.tip_ms < oldest_ms:
+            raise PositionLostError(
+                f"{self._stream}/{source.shard.name} no longer holds position {source.after}: {why}"
+            )
+        source.iterator, source.by_time = None, True
+
+    def _chunk(self, source: _Source, records: list[dict[str, Any]]) -> Chunk:
+        """What is new of these records, as columns."""
+        if source.after is not None:
+            new = next((at for at, found in enumerate(records) if int(found["SequenceNumber"]) > source.after), None)
+            records = [] if new is None else records[new:]
         chunk = Chunk(
             source.shard.name,
             [record["PartitionKey"].encode() for record in records],
@@ -321,6 +376,7 @@ class KinesisReader:
         )
         if records:
             source.after = chunk.positions[-1]
+            source.by_time = False
         return chunk
 
     def _put_off(self, source: _Source, fault: Exception) -> None:
@@ -346,7 +402,7 @@ class KinesisMember(KinesisReader):
         self,
         client: Any,
         stream: str,
-        list_shards: Callable[[], list[Shard]],
+        list_shards: Callable[[], Listing],
         *,
         stream_id: str,
         group: str,
@@ -362,17 +418,30 @@ class KinesisMember(KinesisReader):
         self._on_revoked = on_revoked
         self._arriving: dict[str, int | None] = {}
         self._known: set[str] = set()
+        self._done: dict[str, int | None] = {}
+        """the position up to which the caller is done with a shard: committed, or where it chose to read on"""
+        self._told: dict[str, float] = {}
+        """when each shard's checkpoint was last saved, or tried"""
+        self._load_at = 0.0
+        self._load_tries = 0
         super().__init__(client, stream, list_shards, listed=list_shards(), read_seconds=read_seconds)
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """As a reader's; lets go of shards that ended and takes on new ones first."""
         self._let_go()
         self._take_on()
+        self._tell_tips()
         return super().poll(max_records, timeout)
 
     def _let_go(self) -> None:
+        """Of shards that ended, once the caller is done with all of them: nobody would read the rest again. One that is
+        paused waits for something."""
         with self._changed:
-            ended = [name for name, source in self._sources.items() if source.done]
+            ended = [
+                name
+                for name, source in self._sources.items()
+                if source.done and not source.paused and source.after == self._done[name]
+            ]
         if ended:
             self._on_revoked(ended)
             with self._changed:
@@ -383,24 +452,55 @@ class KinesisMember(KinesisReader):
     def _take_on(self) -> None:
         with self._changed:
             arriving = [shard for shard in self._listed if shard.name not in self._known]
-        if not arriving:
+        if not arriving or time.monotonic() < self._load_at:
             return
-        self._arriving = {
-            shard.name: self._checkpoints.load(self._group, self._stream_id, shard.name) for shard in arriving
-        }
+        try:
+            found = {shard.name: self._checkpoints.load(self._group, self._stream_id, shard.name) for shard in arriving}
+        except AwayError as fault:
+            self._load_at = time.monotonic() + backoff(self._load_tries, FIRST_LOAD_PAUSE_SECONDS, LIST_SECONDS)
+            self._load_tries += 1
+            self._warn(fault)
+            return
+        self._load_tries = 0
+        self._arriving = {name: None if saved is None else saved.position for name, saved in found.items()}
         try:
             self._on_assigned(dict(self._arriving))
-            self._begin([(shard, self._arriving[shard.name]) for shard in arriving])
-            self._known.update(self._arriving)
+            self._done |= self._arriving
+            self._told |= dict.fromkeys(found, time.monotonic())
+            self._begin([(shard, self._arriving[shard.name]) for shard in arriving], found)
+            self._known.update(found)
         finally:
             self._arriving = {}
+
+    def _tell_tips(self) -> None:
+        """Saves of quiet shards, once in a while, that there is still nothing new: see ``_go_by_time``."""
+        now = time.monotonic()
+        with self._changed:
+            quiet = [
+                (name, source.tip)
+                for name, source in self._sources.items()
+                if now - self._told[name] >= TIP_SECONDS
+                and source.tip is not None
+                and source.tip.position == self._done[name]
+            ]
+        for name, tip in quiet:
+            self._told[name] = now
+            try:
+                self._checkpoints.save(self._group, self._stream_id, name, tip)
+            except StreamError as fault:
+                self._warn(fault)
 
     def commit(self, positions: Mapping[str, int]) -> None:
         """Saves the positions through the checkpoints, one after the other."""
         for partition in positions:
             self._own(partition)
         for partition, position in positions.items():
-            self._checkpoints.save(self._group, self._stream_id, partition, position)
+            tip = self._own(partition).tip
+            known = tip is not None and tip.position <= position
+            checkpoint = Checkpoint(position, tip.tip_ms if tip is not None and known else 0)
+            self._checkpoints.save(self._group, self._stream_id, partition, checkpoint)
+            self._done[partition] = position
+            self._told[partition] = time.monotonic()
 
     def pause(self, partition: str) -> None:
         """What was fetched ahead stays in its buffer."""
@@ -421,7 +521,10 @@ class KinesisMember(KinesisReader):
         with self._changed:
             source = self._own(partition)
             self._bytes -= sum(map(Chunk.size, source.chunks))
-            self._sources[partition] = _Source(source.shard, after, pause=self._read_seconds, paused=source.paused)
+            self._sources[partition] = _Source(
+                source.shard, after, pause=self._read_seconds, paused=source.paused, tip=source.tip
+            )
+            self._done[partition] = after
             self._changed.notify_all()
 
     def _own(self, partition: str) -> _Source:

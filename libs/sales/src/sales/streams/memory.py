@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sales.streams import Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams import Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
 
 POSITION_DIGITS = 20
@@ -310,7 +310,8 @@ class MemoryMember(MemoryReader):
 
     def _take_on(self) -> None:
         for name in self._arriving:
-            self._arriving[name] = self._checkpoints.load(self._group, self._stream.id, name)
+            found = self._checkpoints.load(self._group, self._stream.id, name)
+            self._arriving[name] = None if found is None else found.position
         try:
             self._on_assigned(dict(self._arriving))
             for name, after in self._arriving.items():
@@ -330,7 +331,7 @@ class MemoryMember(MemoryReader):
         for partition in positions:
             self._own(partition)
         for partition, position in positions.items():
-            self._checkpoints.save(self._group, self._stream.id, partition, position)
+            self._checkpoints.save(self._group, self._stream.id, partition, Checkpoint(position))
 
     def pause(self, partition: str) -> None:
         """No more of this partition until ``resume``."""
@@ -405,13 +406,13 @@ class MemoryCheckpoints:
     """Positions in memory; an older one never overwrites a newer."""
 
     def __init__(self) -> None:
-        self.saved: dict[tuple[str, str, str], int] = {}
+        self.saved: dict[tuple[str, str, str], Checkpoint] = {}
 
-    def load(self, group: str, stream: str, partition: str) -> int | None:
-        """The last saved position, or None."""
+    def load(self, group: str, stream: str, partition: str) -> Checkpoint | None:
+        """The last one saved, or None."""
         return self.saved.get((group, stream, partition))
 
-    def save(self, group: str, stream: str, partition: str, position: int) -> None:
-        """Keeps the position if it is newer."""
+    def save(self, group: str, stream: str, partition: str, checkpoint: Checkpoint) -> None:
+        """Keeps the checkpoint if it is newer."""
         key = (group, stream, partition)
-        self.saved[key] = max(position, self.saved.get(key, position))
+        self.saved[key] = max(checkpoint, self.saved.get(key, checkpoint))
