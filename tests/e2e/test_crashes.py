@@ -38,7 +38,7 @@ SETTLE_SECONDS = 120.0
 STORED_SECONDS = 240.0
 
 RATE = {"kafka": "60/s", "kinesis": "150/s"}
-"""A Kafka group takes most of a minute to give up a member that was killed: so many orders more come in meanwhile, and
+"""A Kafka group takes 15 seconds to give up a member that was killed: so many orders more come in meanwhile, and
 DynamoDB's protocol server takes some hundred a second."""
 
 LOAD = {

@@ -22,7 +22,8 @@ from sink.delivery import AbandonedError, Delivery, Extent, Limits
 from sink.index import OrdersIndex, RollupsIndex, Table
 from sink.items import OrderItems, trend
 from sink.store import StoreError
-from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order, eventually
+from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order
+from support.waiting import eventually
 
 Item = dict[str, Any]
 

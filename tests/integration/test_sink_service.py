@@ -21,7 +21,8 @@ from sales.rollups import Rollup, encode
 from sales.settings import AwsSettings, StoreSettings, StreamSettings
 from sales.streams.connect import connect
 from sink import tables
-from support.sinking import a_line, an_order, eventually, key_of
+from support.sinking import a_line, an_order, key_of
+from support.waiting import eventually
 
 START_SECONDS = 60
 PARTITIONS = 2
@@ -219,7 +220,7 @@ def test_orders_rollups_and_dead_letters_are_stored_and_it_stops_in_order(shop: 
 
 def test_killed_at_random_moments_it_loses_and_doubles_nothing(shop: Shop) -> None:
     dice = random.Random(11)  # noqa: S311 (a seed makes the orders the same each time)
-    # A Kafka group waits 45 seconds for a member that was killed.
+    # A Kafka group waits 15 seconds for a member that was killed.
     for _ in range(2 if shop.environment["STREAM"] == "kafka" else 5):
         shop.send(*some_orders(dice, 60))
         stored = shop.archived()
@@ -251,7 +252,7 @@ def test_two_processes_share_a_topic_and_one_that_is_killed_is_replaced_by_the_o
     first.kill()
     first.wait()
     orders = {json.loads(value)["order_id"] for value in shop.sent if value != b"{"}
-    # The group waits for a member that was killed for 45 seconds.
+    # The group waits for a member that was killed for 15 seconds.
     eventually(lambda: shop.archived() == 200, seconds=120)
     eventually(lambda: len(shop.items(shop.store.sales_table)) == len(orders), seconds=START_SECONDS)
     shop.stop(second)

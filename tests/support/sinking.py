@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -111,12 +110,3 @@ class Inline(Executor):
         except BaseException as error:  # noqa: BLE001 (whoever asks for the result gets it, as from a thread)
             future.set_exception(error)
         return future
-
-
-def eventually(condition: Callable[[], bool], *, seconds: float = 15) -> None:
-    """Waits until the condition holds; fails when it does not within the bound."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds} s still not so: {condition.__name__}")
-        time.sleep(0.005)  # between two looks; the deadline bounds them

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.waiting import eventually
 from tillstream.local.nursery import Nursery
 
 SLEEPER = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
@@ -42,15 +42,6 @@ except Interrupted as stop:
 """
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def is_running(pid: int) -> bool:
     """Zombies don't run; their parent, a container's first process perhaps, may never fetch them."""
     if Path("/proc/self/stat").exists():
@@ -70,7 +61,7 @@ def nursery() -> Iterator[Nursery]:
 
 def test_a_child_is_stopped_in_order(nursery: Nursery, tmp_path: Path) -> None:
     child = nursery.spawn("sleeper", SLEEPER, log=tmp_path / "log")
-    assert eventually(lambda: child.last_lines() == ["here"])
+    eventually(lambda: child.last_lines() == ["here"])
     assert child.exit_code() is None
     assert child.stop() == -signal.SIGTERM
     assert child.stop() == -signal.SIGTERM
@@ -78,17 +69,17 @@ def test_a_child_is_stopped_in_order(nursery: Nursery, tmp_path: Path) -> None:
 
 def test_a_child_that_ignores_the_wish_to_stop_is_killed(nursery: Nursery, tmp_path: Path) -> None:
     child = nursery.spawn("stubborn", STUBBORN, log=tmp_path / "log")
-    assert eventually(lambda: child.last_lines() == ["here"])
+    eventually(lambda: child.last_lines() == ["here"])
     assert child.stop(grace_seconds=0.2) == -signal.SIGKILL
 
 
 def test_a_child_takes_its_own_children_with_it(nursery: Nursery, tmp_path: Path) -> None:
     child = nursery.spawn("parent", WITH_GRANDCHILD, log=tmp_path / "log")
-    assert eventually(lambda: bool(child.last_lines()))
+    eventually(lambda: bool(child.last_lines()))
     grandchild = int(child.last_lines()[0])
     assert is_running(grandchild)
     child.stop()
-    assert eventually(lambda: not is_running(grandchild))
+    eventually(lambda: not is_running(grandchild))
 
 
 def test_nobody_signals_the_id_of_a_child_that_has_ended(
@@ -107,11 +98,11 @@ def test_nobody_signals_the_id_of_a_child_that_has_ended(
 
 def test_what_a_child_leaves_in_its_group_ends_when_its_end_is_noticed(nursery: Nursery, tmp_path: Path) -> None:
     child = nursery.spawn("parent", WITH_GRANDCHILD, log=tmp_path / "log")
-    assert eventually(lambda: bool(child.last_lines()))
+    eventually(lambda: bool(child.last_lines()))
     grandchild = int(child.last_lines()[0])
     child.signal(signal.SIGKILL)
     assert child.wait(15) == -signal.SIGKILL
-    assert eventually(lambda: not is_running(grandchild))
+    eventually(lambda: not is_running(grandchild))
 
 
 def test_the_end_of_a_nursery_ends_children_and_removes_folders(tmp_path: Path) -> None:
@@ -134,5 +125,5 @@ def test_whatever_ends_the_holder_nothing_is_left(number: signal.Signals) -> Non
     expected = -number if number == signal.SIGKILL else 128 + number
     assert holder.wait(timeout=20) == expected
     holder.stdout.close()
-    assert eventually(lambda: not is_running(int(pid)))
-    assert eventually(lambda: not Path(folder).exists())
+    eventually(lambda: not is_running(int(pid)))
+    eventually(lambda: not Path(folder).exists())

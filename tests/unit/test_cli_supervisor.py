@@ -1,12 +1,12 @@
 """Services as processes: one that ends is named, with its last words."""
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.waiting import eventually
 from tillstream.local.nursery import Child, Nursery
 from tillstream.supervisor import ChildEndedError, Supervisor
 
@@ -35,10 +35,7 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supe
 
 
 def wait_until_here(child: Child) -> None:
-    deadline = time.monotonic() + 15
-    while child.last_lines() != ["here"]:
-        assert time.monotonic() < deadline, child.last_lines()
-        time.sleep(0.02)
+    eventually(lambda: child.last_lines() == ["here"])
 
 
 def test_services_that_run_are_no_news(supervisor: Supervisor) -> None:

@@ -13,7 +13,8 @@ from sink.archive import Archive
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
 from sink.layouts import orders_layout
 from sink.store import StoreError
-from support.sinking import RULES, Inline, MemoryStore, an_order, eventually
+from support.sinking import RULES, Inline, MemoryStore, an_order
+from support.waiting import eventually
 
 Rows = list[tuple[int, bytes]]
 
@@ -269,8 +270,8 @@ def test_memory_is_bounded_while_the_store_is_slow_and_the_reader_is_far_behind(
     lane.open.clear()
     eventually(lambda: lane.calls > 4)
     # One poll beyond the bound: 10,000 records of 6 bytes. Waits until no poll adds to it any more.
-    eventually(lambda: all(partition.paused for partition in sink.delivery._partitions.values()))
-    assert sum(partition.held() for partition in sink.delivery._partitions.values()) <= 160_000
+    eventually(lambda: all(partition.paused for partition in sink.partitions()))
+    assert sink.held() <= 160_000
     lane.open.set()
     eventually(lambda: sum(member.lag().get(p, 0) for member in stream.groups["sink"] for p in "0123") == 0)
     sink.stop()

@@ -20,7 +20,7 @@ from sales.streams.kafka_python import kafka_python_settings
 from sales.streams.memory import MemoryStream, MemoryWire
 from sales.streams.reaching import backoff, open_stream, reach
 from sales.streams.seldom import SECONDS, Seldom
-from support.sinking import eventually
+from support.waiting import eventually
 
 NOBODY = "127.0.0.1:1"
 """A port that nothing listens on."""

@@ -24,6 +24,7 @@ from sales.streams import (
 )
 from sales.streams.kinesis import KinesisStream, KinesisWire
 from sales.streams.memory import MemoryCheckpoints
+from support.waiting import eventually
 
 BOUND = 10.0
 PAUSE = 0.002
@@ -191,12 +192,6 @@ def readers() -> Iterator[list[Reader]]:
         reader.close()
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {BOUND:.0f} s: {what}"
-
-
 def read(reader: Reader, count: int, max_records: int = 5) -> list[tuple[str, bytes]]:
     """Polls until so many records came; shard and value of each."""
     got: list[tuple[str, bytes]] = []
@@ -205,7 +200,7 @@ def read(reader: Reader, count: int, max_records: int = 5) -> list[tuple[str, by
         got.extend(pairs(reader.poll(min(max_records, count - len(got)), 0.05)))
         return len(got) == count
 
-    until(enough, f"{count} records")
+    eventually(enough, f"{count} records")
     return got
 
 
@@ -279,7 +274,7 @@ def test_a_child_that_is_added_to_a_running_reader_gives_nothing_before_its_pare
     got = read(reader, 5)
     fake.split(A, B, C)
     fill(fake, B, range(30, 40))
-    until(lambda: reader.partitions() == [A, B, C], "the children are listed")
+    eventually(lambda: reader.partitions() == [A, B, C], "the children are listed")
     reader.add({B: None, C: None})
     assert numbers(got + read(reader, 35)) == list(range(40))
     with pytest.raises(PositionLostError, match=D):
@@ -342,7 +337,7 @@ def test_a_list_of_shards_that_fails_is_asked_for_again(fake: FakeKinesis, reade
     reader = open_stream(fake).reader({A: None})
     readers.append(reader)
     fake.faults["list_shards"] = [NO_NETWORK] * 2
-    until(lambda: not fake.faults["list_shards"], "two faults")
+    eventually(lambda: not fake.faults["list_shards"], "two faults")
     fill(fake, A, range(5))
     assert numbers(read(reader, 5)) == list(range(5))
 
@@ -359,9 +354,9 @@ def test_what_was_fetched_before_a_failure_is_still_handed_out(fake: FakeKinesis
     fill(fake, A, range(7))
     reader = open_stream(fake).reader({A: None})
     readers.append(reader)
-    until(lambda: fake.calls["get_records"] >= 1, "the first read")
+    eventually(lambda: fake.calls["get_records"] >= 1, "the first read")
     fake.faults["get_records"] = [fault("AccessDeniedException")]
-    until(lambda: not fake.faults["get_records"], "the refusal")
+    eventually(lambda: not fake.faults["get_records"], "the refusal")
     assert numbers(read(reader, 7)) == list(range(7))
     with pytest.raises(StreamError, match="AccessDenied"):
         read(reader, 1)
@@ -430,9 +425,9 @@ def test_a_reader_fetches_only_so_far_ahead(fake: FakeKinesis, readers: list[Rea
     fill(fake, A, range(200))
     reader = open_stream(fake).reader({A: None})
     readers.append(reader)
-    until(lambda: fake.calls["get_records"] >= 3, "three pages of seven")
+    eventually(lambda: fake.calls["get_records"] >= 3, "three pages of seven")
     listed = fake.calls["list_shards"]
-    until(lambda: fake.calls["list_shards"] >= listed + 3, "the thread goes round")
+    eventually(lambda: fake.calls["list_shards"] >= listed + 3, "the thread goes round")
     assert fake.calls["get_records"] == 3
     assert numbers(read(reader, 200)) == list(range(200))
 
@@ -442,7 +437,7 @@ def test_an_idle_shard_is_asked_ever_less_often(fake: FakeKinesis, readers: list
     reader = open_stream(fake).reader({A: None})
     readers.append(reader)
     listed = fake.calls["list_shards"]
-    until(lambda: fake.calls["list_shards"] >= listed + 30, "a while")  # 30 times LIST_SECONDS: 300 ms
+    eventually(lambda: fake.calls["list_shards"] >= listed + 30, "a while")  # 30 times LIST_SECONDS: 300 ms
     assert fake.calls["get_records"] < 12
 
 
@@ -477,7 +472,7 @@ class Told:
                 self.done = {}
             return len(got) >= count
 
-        until(enough, f"{count} records")
+        eventually(enough, f"{count} records")
         return got
 
 
@@ -525,7 +520,7 @@ def test_a_shard_that_ended_can_no_longer_be_committed(fake: FakeKinesis) -> Non
     fake.split(A, B)
     told = Told(fake, MemoryCheckpoints())
     told.read(10)
-    until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
+    eventually(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
     with pytest.raises(StreamError):
         told.member.commit({A: 1})
     told.member.close()
@@ -539,7 +534,7 @@ def keep_polling(told: Told, fake: FakeKinesis) -> None:
         assert told.member.poll(5, 0.01) == []
         return fake.calls["list_shards"] >= enough
 
-    until(listed, "some listings")
+    eventually(listed, "some listings")
 
 
 def test_a_shard_that_ended_is_kept_until_all_of_it_is_committed_and_can_be_read_again_till_then(
@@ -560,7 +555,7 @@ def test_a_shard_that_ended_is_kept_until_all_of_it_is_committed_and_can_be_read
     told.member.resume(A)
     assert numbers(told.read(6)) == list(range(4, 10))
     told.member.commit({A: positions[-1]})
-    until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
+    eventually(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
     told.member.close()
 
 
@@ -573,7 +568,7 @@ def test_a_shard_that_ended_before_its_caller_knows_where_to_start_is_kept(fake:
     assert ("revoked", [A]) not in told.events
     told.member.seek(A, None)
     told.member.resume(A)
-    until(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
+    eventually(lambda: bool(told.member.poll(5, 0.01)) or ("revoked", [A]) in told.events, "the end of the parent")
     told.member.close()
 
 
@@ -665,7 +660,7 @@ def test_a_paused_shard_whose_iterator_expired_with_its_last_record_is_read_on(f
     fill(fake, A, range(10))
     told = Told(fake, MemoryCheckpoints())
     told.read(10)
-    until(lambda: bool(told.member.poll(5, 0.01)) or told.member.lag() == {A: 0}, "the tip")
+    eventually(lambda: bool(told.member.poll(5, 0.01)) or told.member.lag() == {A: 0}, "the tip")
     told.member.pause(A)
     keep_polling(told, fake)
     fake.expire_iterators()
@@ -690,9 +685,9 @@ def test_a_quiet_shard_is_told_to_be_at_its_tip_once_in_a_while(
         [saved] = checkpoints.saved.values()
         return saved.position == last and saved.tip_ms > moment * 1000
 
-    until(lambda: told_after(0), "the first time")
+    eventually(lambda: told_after(0), "the first time")
     later = time.time()
-    until(lambda: told_after(later), "again")
+    eventually(lambda: told_after(later), "again")
     told.member.close()
 
 
