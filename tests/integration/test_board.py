@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
+from sales.board import BoardError, BoardReader, BoardWriter, FencedError, Keys, Tick
 
 KEYS = Keys("sales:")
 
@@ -47,6 +47,23 @@ def test_members_with_any_bytes_and_the_largest_exact_scores_survive(redis_clien
     scores = {"": 1, "é\n\0 x": -(2**53), "85123A": 2**53 - 1}
     writer.publish(a_tick(**scores), 0)
     assert dict(units(redis_client)) == scores
+
+
+@pytest.mark.parametrize("wrong", [900.4, float("inf"), 2.0**-40])
+def test_a_score_that_is_no_whole_number_is_an_error_and_never_rounded(
+    redis_client: "redis.Redis", wrong: float
+) -> None:
+    a_writer(redis_client).publish(a_tick(a=1), 0)
+    redis_client.zadd(KEYS.product("1m", "units"), {"b": wrong})
+    with pytest.raises(BoardError, match=r"sales:1m:product:units: the score of 'b' is"):
+        units(redis_client)
+
+
+@pytest.mark.parametrize("wrong", ["900.4", "", "1_000", "+5", "05", "nan"])
+def test_a_minute_of_a_trend_that_is_no_whole_number_is_an_error(redis_client: "redis.Redis", wrong: str) -> None:
+    redis_client.hset(KEYS.trend("units"), "2026-11-20T08:12:00.000Z", wrong)
+    with pytest.raises(BoardError, match=r"sales:trend:units: the value of 2026-11-20T08:12:00.000Z is"):
+        units(redis_client)
 
 
 def test_a_zombie_with_an_older_token_is_refused(redis_client: "redis.Redis") -> None:

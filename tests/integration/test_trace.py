@@ -32,8 +32,8 @@ class Place:
     redis: Any
     environment: dict[str, str]
 
-    def trace(self, order_id: str, *, everywhere: bool = False) -> Trace:
-        return trace_order(self.settings, order_id, everywhere=everywhere, timeout=20)
+    def trace(self, order_id: str, *, everywhere: bool = False, timeout: float = 20) -> Trace:
+        return trace_order(self.settings, order_id, everywhere=everywhere, timeout=timeout)
 
     def stream(self, name: str) -> Stream:
         return self.wire.open(name)
@@ -164,6 +164,31 @@ def test_an_old_order_is_found_in_everything_and_where_its_item_leads(
     assert (sighting.applied, sighting.windows) == (True, ())
     place.put_item(old)
     assert place.trace("o-old").sightings == [sighting]
+
+
+def test_a_stored_object_that_was_cut_short_does_not_hide_the_others(open_place: Callable[..., Place]) -> None:
+    place = open_place()
+    place.store(World([Event("o-1", position=100), Event("o-2", 101)], applied={"0": 101}, cuts={"0": [100, 101]}))
+    cut = f"orders/dt=2026-11-20/hour=07/{small.STREAM}+0+{small.position_text(101)}.parquet"
+    aws_client("s3", place.settings).put_object(Bucket=place.settings.s3_bucket, Key=cut, Body=b"PAR1")
+    found = place.trace("o-1")
+    assert [sighting.verdict for sighting in found.sightings] == ["accepted"]
+    assert f"but not {cut}, which can't be read" in found.searched
+
+
+@pytest.mark.kafka
+def test_a_partition_that_is_stored_up_to_its_first_message_is_not_read_again(open_place: Callable[..., Place]) -> None:
+    place = open_place("kafka")
+    place.send_orders(an_order("o-1"))
+    stream = place.stream(place.settings.orders_stream)
+    [partition] = [name for name, end in stream.ends().items() if end == 0]
+    extent = {"stream": stream.id, "partition": partition, "after": None, "end": small.position_text(0)}
+    counts = {"read": 1, "stored": 1, "rejected": 0, "objects": []}
+    marker = f"_extents/{stream.id}/{partition}/origin.done"
+    aws_client("s3", place.settings).put_object(
+        Bucket=place.settings.s3_bucket, Key=marker, Body=json.dumps(extent | counts)
+    )
+    assert f"stream {stream.id}, what is not stored yet" in place.trace("o-1", timeout=0).searched
 
 
 @pytest.mark.parametrize("stream", ["kinesis", pytest.param("kafka", marks=pytest.mark.kafka)])

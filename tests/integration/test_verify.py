@@ -13,8 +13,8 @@ from sales.settings import AwsSettings
 from support import world as small
 from support.world import Event, Item, World, a_world
 from tillstream.report import Report
-from tillstream.stored import aws_client
-from tillstream.verify import NotCoveredError, VerifySettings, verify, verify_board
+from tillstream.stored import NotCoveredError, aws_client
+from tillstream.verify import VerifySettings, verify, verify_board
 
 PREFIX = "team-a/"
 
@@ -310,6 +310,26 @@ def test_an_object_that_is_gone_is_found(open_shop: Callable[..., Shop]) -> None
     assert (key, "object", "there", "missing") in differences(shop.verify())
 
 
+def test_an_object_that_was_cut_short_is_found_and_the_others_are_still_read(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[0]
+    shop.put(key, shop.get(key)[:-100])
+    report = shop.verify()
+    [found] = [found for place, name, _, found in differences(report) if (place, name) == (key, "object")]
+    assert found.startswith("Invalid Input Error")
+    assert report.objects == len(shop.keys("orders/")) - 1
+
+
+def test_amounts_beyond_any_order_are_a_difference(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    huge = {"quantity": 10**12, "unit_amount": 10**12, "unit_cost": 10**12, "discount_percent": 33}
+    for key in shop.keys("orders/"):
+        shop.rewrite(key, lambda lines: [{**line, **huge} for line in lines])
+    found = differences(shop.verify())
+    assert "amounts of a line" in {name for _, name, *_ in found}
+    assert "sales:1h:aov" in {place for place, *_ in found}
+
+
 def test_an_object_that_no_marker_names_is_found(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     key = shop.keys("orders/")[-1]
@@ -434,6 +454,25 @@ def test_the_command_ends_with_3_when_the_tick_is_not_stored(
     result = run("--timeout", "0")
     assert result.exit_code == 3
     assert "is the sink running?" in result.stderr
+
+
+def test_the_command_ends_with_4_when_a_number_on_the_board_is_none(
+    run: Callable[..., Result], redis_client: "redis.Redis"
+) -> None:
+    redis_client.zincrby("sales:1h:product:units", 0.5, "P0")
+    result = run()
+    assert result.exit_code == 4
+    assert result.stderr.splitlines()[-1].startswith("verify: sales:1h:product:units: the score of")
+
+
+def test_the_command_ends_with_4_when_a_marker_is_none(
+    run: Callable[..., Result], aws_settings: AwsSettings, s3_bucket: str
+) -> None:
+    key = f"{PREFIX}_extents/{small.STREAM}/0/origin.done"
+    aws_client("s3", aws_settings).put_object(Bucket=s3_bucket, Key=key, Body=b"{")
+    result = run("--everything")
+    assert result.exit_code == 4
+    assert "origin.done is no marker" in result.stderr
 
 
 def test_the_command_ends_with_3_when_redis_is_away(run: Callable[..., Result]) -> None:

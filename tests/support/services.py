@@ -18,8 +18,8 @@ from sales.streams.connect import connect
 from tillstream.local.nursery import Child, Nursery
 from tillstream.report import Report
 from tillstream.setup import SetupSettings, create_all
-from tillstream.stored import Store, aws_client
-from tillstream.verify import VerifySettings, verify_board, wait_until_covered
+from tillstream.stored import Store, aws_client, wait_until_covered
+from tillstream.verify import VerifySettings, verify_board
 
 LOOK_SECONDS = 0.05
 """Between two looks at something that has to come; every wait has a bound of its own."""

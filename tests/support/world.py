@@ -229,8 +229,9 @@ def store(world: World, s3: Any, bucket: str, prefix: str = "") -> None:
 def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple[str, int | None, int]) -> None:
     """Writes one extent (partition, after, end): its pin, its objects, its marker."""
     partition, after, end = extent
-    inside = [e for e in world.events if e.partition == partition and (after or -1) < e.position <= end]
-    malformed = [place for place in world.malformed.get(partition, ()) if (after or -1) < place <= end]
+    begin = -1 if after is None else after
+    inside = [e for e in world.events if e.partition == partition and begin < e.position <= end]
+    malformed = [place for place in world.malformed.get(partition, ()) if begin < place <= end]
     by_hour: dict[str, list[Event]] = defaultdict(list)
     for event in sorted(inside, key=lambda event: event.position):
         by_hour[datetime.fromtimestamp(event.event_ms // 1000, UTC).strftime("dt=%Y-%m-%d/hour=%H")].append(event)

@@ -5,21 +5,24 @@ from collections.abc import Iterable, Sequence
 
 from sales.board import LiveNumbers
 from tillstream.compare import Check, Difference
-from tillstream.recompute import Counts, Facts
+from tillstream.recompute import Counts, Facts, Fault
 from tillstream.stored import Chain, Store, hour_folders
 
 
-def stored(facts: Facts, missing: Sequence[str]) -> Check:
-    """Does what is stored agree with its markers and with itself?"""
+def stored(facts: Facts, unread: Sequence[Fault]) -> Check:
+    """Does what is stored agree with its markers and with itself?
+
+    Args:
+        facts: what was loaded.
+        unread: what of it could not be.
+    """
     objects, rows = facts.size()
+    faults = [*unread, *facts.faults()]
     return Check(
         "",
         "stored orders",
-        compared=objects + rows + len(missing),
-        differences=[
-            *(Difference(key, "object", "there", "missing") for key in missing),
-            *(Difference(place, what, expected, found) for what, place, expected, found in facts.faults()),
-        ],
+        compared=objects + rows + len(unread),
+        differences=[Difference(fault.place, fault.what, fault.expected, fault.found) for fault in faults],
     )
 
 

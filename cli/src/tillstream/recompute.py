@@ -4,15 +4,15 @@ The SQL (in ``sql/``) is written from the contract alone. It works with quantiti
 with the processor, and believes no stored sum.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import duckdb
 
 from sales.times import format_time
+from tillstream.database import Database
 from tillstream.stored import Chain, Extent, Progress, Store, StoredError, StoredObject, hour_folders
 
 _TOTALS = ("orders", "sales_minor", "returns", "refunded_minor", "revenue_minor", "units")
@@ -38,6 +38,15 @@ class Expected:
     each is as right as the other."""
 
 
+class Fault(NamedTuple):
+    """Something that is stored and not what it should be."""
+
+    what: str
+    place: str
+    expected: str
+    found: str
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """How many events there are up to the tick."""
@@ -53,17 +62,16 @@ class Counts:
 class Facts:
     """What is stored of some positions, as tables of one DuckDB database."""
 
-    def __init__(self, database: "duckdb.DuckDBPyConnection", directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path) -> None:
         """Creates the tables.
 
         Args:
             database: empty.
-            directory: empty; takes the downloaded objects, and what DuckDB has no memory for.
+            directory: takes the downloaded objects.
         """
         self._database = database
         self._directory = directory
-        database.execute("SET temp_directory = ?", [str(directory / "spill")])
-        database.execute(sql("tables"))
+        database.run("tables")
 
     def load(
         self,
@@ -72,11 +80,11 @@ class Facts:
         positions: Mapping[str, str],
         span: tuple[int, int] | None,
         progress: Progress,
-    ) -> list[str]:
+    ) -> list[Fault]:
         """Fetches the objects that can hold events up to the positions and, with a span (ms), inside it.
 
         Returns:
-            The keys of objects that are marked done but not there.
+            What is wrong with the objects that could not be loaded.
 
         Raises:
             StoredError: a marker names something that is no object of the orders.
@@ -94,15 +102,36 @@ class Facts:
                     if folders is None or (place.date, place.hour) in folders:
                         wanted.append((item.key, item, extent, place.date, place.hour))
         there = archive.download([key for key, *_ in wanted], self._directory, progress)
+        faults = [Fault("object", key, "there", "missing") for key, *_ in wanted if key not in there]
+        for key, why in self._insert(there).items():
+            faults.append(Fault("object", key, "Parquet in the layout of the orders", why))
+            del there[key]
         rows = [
             (number, key, date, hour, extent.stream, extent.partition, extent.after, extent.end, item.rows, item.orders)
             for number, (key, item, extent, date, hour) in enumerate(wanted)
             if key in there
         ]
-        self._fill("objects", rows)
-        if there:
-            self._database.execute(sql("load"), {"files": [str(path) for path in there.values()]})
-        return [key for key, *_ in wanted if key not in there]
+        self._database.fill("objects", rows)
+        return faults
+
+    def _insert(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """The rows of all files (by their objects' keys) into the table; those that can't be read are left out, and
+        the answer says why."""
+        try:
+            self._load(*files.values())
+        except duckdb.Error:
+            unread = {}
+            for key, path in files.items():
+                try:
+                    self._load(path)
+                except duckdb.Error as error:
+                    unread[key] = str(error).split("\n", 1)[0].replace(str(path), "the object")
+            return unread
+        return {}
+
+    def _load(self, *paths: Path) -> None:
+        if paths:
+            self._database.run("load", {"files": [str(path) for path in paths]})
 
     def apply(self, positions: Mapping[str, str], bounds: Mapping[str, tuple[int, int]]) -> None:
         """Chooses what was applied up to the positions and what of it counts; once.
@@ -111,9 +140,9 @@ class Facts:
             positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
             bounds: window to its start and end (exclusive), ms since 1970.
         """
-        self._fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
-        self._fill("windows", [(name, start, end) for name, (start, end) in bounds.items()])
-        self._database.execute(sql("applied"))
+        self._database.fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
+        self._database.fill("windows", [(name, start, end) for name, (start, end) in bounds.items()])
+        self._database.run("applied")
 
     def expected(self, as_of: int, bounds: Mapping[str, tuple[int, int]], top_k: int) -> Expected:
         """The numbers of the tick.
@@ -125,48 +154,32 @@ class Facts:
         """
         expected = Expected(
             bounds=dict(bounds),
-            totals={name: dict(zip(_TOTALS, values, strict=True)) for name, *values in self._ask("totals")},
+            totals={name: dict(zip(_TOTALS, values, strict=True)) for name, *values in self._database.run("totals")},
         )
         start = min(start for start, _ in bounds.values())
-        for name, measure, product, value in self._ask("products", {"top": top_k}):
+        for name, measure, product, value in self._database.run("products", {"top": top_k}):
             expected.products.setdefault((name, measure), []).append((product, value))
-        for name, group, label, *values in self._ask("groups"):
+        for name, group, label, *values in self._database.run("groups"):
             for measure, value in zip(_MEASURES, values, strict=True):
                 expected.groups.setdefault((name, group, measure), {})[label] = value
         # Whole minutes: from the first that lies inside the window to the one that has begun at as_of.
         minutes = {"start": -(-start // 60_000) * 60_000, "end": as_of - as_of % 60_000 + 60_000}
-        for region, minute, *values in self._ask("trends", minutes):
+        for region, minute, *values in self._database.run("trends", minutes):
             for measure, value in zip(_MEASURES, values, strict=True):
                 expected.trends.setdefault((region, measure), {})[format_time(minute)] = value
-        expected.names.update(self._ask("names", {"start": start}))
+        expected.names.update(self._database.run("names", {"start": start}))
         return expected
 
-    def faults(self) -> list[tuple[str, str, str, str]]:
-        """Where what is stored contradicts its markers or itself: what, place, expected, found."""
-        return [(what, place, expected, found) for what, place, expected, found in self._ask("faults")]
+    def faults(self) -> list[Fault]:
+        """Where what was loaded contradicts its markers or itself."""
+        return [Fault(*row) for row in self._database.run("faults")]
 
     def counts(self, start: int) -> Counts:
         """How many events there are; ``start`` (ms) begins the longest window. For facts without a span."""
-        [row] = self._ask("counts", {"start": start})
+        [row] = self._database.run("counts", {"start": start})
         return Counts(*row)
 
     def size(self) -> tuple[int, int]:
         """Objects and order lines loaded."""
-        [(objects, lines)] = self._database.execute(
-            "SELECT (SELECT count(*) FROM objects), (SELECT count(*) FROM lines)"
-        ).fetchall()
+        [(objects, lines)] = self._database.run("size")
         return objects, lines
-
-    def _ask(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        return self._database.execute(sql(name), parameters).fetchall()
-
-    def _fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            columns = ", ".join("unnest(?)" for _ in rows[0])
-            lists = [list(column) for column in zip(*rows, strict=True)]
-            self._database.execute(f"INSERT INTO {table} SELECT {columns}", lists)
-
-
-def sql(name: str) -> str:
-    """The text of one of the SQL files."""
-    return (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")

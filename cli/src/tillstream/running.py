@@ -7,39 +7,23 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
-import redis
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.service import EXIT_AWAY, EXIT_FAILED
-from sales.streams import AwayError, StreamError
+from sales.streams import AwayError
 from tillstream.chain import Chain, NoNumbersError, WireName, start
 from tillstream.interrupts import Interrupted, raised
 from tillstream.live import Board, RedisAwayError
 from tillstream.local.server import ServerError
+from tillstream.reading import AWAY, UNABLE
 from tillstream.setup import SetupError
-from tillstream.stored import StoredError
 from tillstream.supervisor import ChildEndedError
 from tillstream.unheard import unheard
-from tillstream.verify import NotCoveredError
 
 FIRST_NUMBERS_SECONDS = 90.0
 """Three Python services import their libraries, on two cores and a cold disk."""
 
-FAULTS = (
-    ServerError,
-    ChildEndedError,
-    NoNumbersError,
-    SetupError,
-    StreamError,
-    StoredError,
-    NotCoveredError,
-    RedisAwayError,
-    redis.RedisError,
-    BotoCoreError,
-    ClientError,
-    OSError,
-)
+FAULTS = (*AWAY, *UNABLE, ServerError, ChildEndedError, NoNumbersError, SetupError, RedisAwayError)
 """What ends a run with a message instead of a traceback."""
 
 StreamOption = Annotated[WireName, typer.Option("--stream", envvar="STREAM", help="Kinesis from moto, or real Kafka.")]

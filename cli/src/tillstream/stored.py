@@ -6,7 +6,8 @@ certainty read exactly the objects that these markers name.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,12 +29,19 @@ ORIGIN = "origin"
 """What the first extent of a partition has for a name, where others have the position they come after."""
 
 
+POLL_SECONDS = 0.5
+"""Between two looks for new ``.done`` markers, which the sink sets every few seconds at most."""
+
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
 
 
 class StoredError(Exception):
     """What is stored breaks its own contract; the message says which key and how."""
+
+
+class NotCoveredError(Exception):
+    """What is asked for is not stored, or not yet; the message says what is missing."""
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -242,6 +250,47 @@ class Store:
                     there[key] = path
                 progress(count, len(keys))
         return there
+
+
+def wait_until_covered(
+    archive: Store,
+    positions: Mapping[str, str],
+    *,
+    timeout: float,
+    since: datetime | None = None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> list[Chain]:
+    """Blocks until the ``.done`` markers cover every position.
+
+    Args:
+        archive: where the markers are.
+        positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
+        timeout: seconds.
+        since: as `Store.extend` has it.
+        say: hears how many are still open.
+
+    Raises:
+        NotCoveredError: not in time; the message names the first partition that is behind.
+        StoredError: a marker contradicts itself.
+    """
+    deadline = time.monotonic() + timeout
+    chains = [Chain.of(path) for path in sorted(positions)]
+    while True:
+        behind = [chain for chain in chains if not chain.covers(positions[chain.path])]
+        for chain in behind:
+            archive.extend(chain, since=since)
+        behind = [chain for chain in behind if not chain.covers(positions[chain.path])]
+        if not behind:
+            return chains
+        first = behind[0]
+        state = (
+            f"{len(behind)} of {len(chains)} partitions are not stored up to the tick: {first.path} is marked done up "
+            f"to {first.end or 'nothing'}, the tick has applied {positions[first.path]}"
+        )
+        if time.monotonic() >= deadline:
+            raise NotCoveredError(f"{state} (waited {timeout:g} s; is the sink running?)")
+        say(f"waiting for the sink: {state}")
+        time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
 def aws_client(service: str, settings: AwsSettings) -> Any:

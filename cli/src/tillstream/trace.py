@@ -4,7 +4,7 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -16,23 +16,23 @@ import msgspec
 import redis
 import typer
 from boto3.dynamodb.types import TypeDeserializer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
 from sales import dead_letters
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.orders import decode
-from sales.service import EXIT_AWAY
 from sales.settings import StreamSettings, load
-from sales.streams import Chunk, Stream, StreamError, format_position
+from sales.streams import Chunk, Stream, format_position
 from sales.streams.connect import connect
 from sales.times import INVALID_TIME, format_time, parse_time
+from tillstream import interrupts
 from tillstream.bounds import bounds
 from tillstream.compare import decimal
-from tillstream.recompute import sql
-from tillstream.stored import Chain, Store, StoredError, aws_client, hour_folders
-from tillstream.verify import REDIS_SECONDS, VerifySettings, plain
+from tillstream.database import Database, Row
+from tillstream.reading import REDIS_SECONDS, Say, reading
+from tillstream.stored import Chain, Store, aws_client, hour_folders
+from tillstream.verify import VerifySettings
 
 EXIT_UNKNOWN = 1
 
@@ -41,8 +41,6 @@ DEAD_LETTER_DAYS = 2
 
 POLL_RECORDS = 5_000
 POLL_SECONDS = 0.5
-
-Say = Callable[[str], None]
 
 
 class TraceSettings(VerifySettings, StreamSettings):
@@ -109,17 +107,12 @@ def trace(
 ) -> None:
     """Say where an order is: position, accepted or why not, in which file, which item, which windows.
 
-    Exit codes: 0 found, 1 unknown everywhere, 2 a setting is wrong, 3 a part can't be reached.
+    Exit codes: 0 found, 1 unknown everywhere, 2 a setting is wrong, 3 a part can't be reached, 4 what is there can't be
+    worked with, 130 Ctrl-C.
     """
     settings = load(TraceSettings)
-    notes = Console(stderr=True)
-    try:
-        with notes.status("") as status:
-            say = status.update if notes.is_terminal else plain(notes, "trace")
-            found = trace_order(settings, order_id, everywhere=everywhere, timeout=timeout, say=say)
-    except (StreamError, StoredError, redis.RedisError, BotoCoreError, ClientError) as error:
-        notes.print(f"trace: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_AWAY) from error
+    with reading("trace") as say:
+        found = trace_order(settings, order_id, everywhere=everywhere, timeout=timeout, say=say)
     if as_json:
         typer.echo(json.dumps({"known": found.known, **asdict(found)}, indent=2, default=str))
     else:
@@ -144,6 +137,9 @@ def trace_order(
     Raises:
         StreamError, redis.RedisError, botocore.exceptions.BotoCoreError, ClientError: a part can't be reached.
         StoredError: a marker in S3 contradicts itself.
+        BoardError: a number on the board is none.
+        duckdb.Error, OSError: a stored object can't be read, or this machine lacks disk or memory.
+        Interrupted: a signal came, inside `interrupts.raised`.
     """
     search = _Search(settings, order_id, everywhere, say)
     item = search.item()
@@ -328,18 +324,31 @@ class _Search:
 
     def _ask(
         self, archive: Store, query: str, folders: Iterable[str], parameters: Mapping[str, str]
-    ) -> tuple[list[tuple[Any, ...]], list[str]]:
+    ) -> tuple[list[Row], list[str]]:
         """The rows of a query over all objects in the folders, and the objects' keys by number."""
         keys = [key for folder in folders for key, _ in archive.listing(folder) if archive.place(key) is not None]
         if not keys:
             return [], keys
-        with tempfile.TemporaryDirectory(prefix="tillstream-trace-") as directory, duckdb.connect() as database:
-            reading = "reading what is stored: {} of {} objects".format
-            there = archive.download(keys, Path(directory), lambda done, of: self.say(reading(done, of)))
+        with tempfile.TemporaryDirectory(prefix="tillstream-trace-") as folder:
+            progress = "reading what is stored: {} of {} objects".format
+            there = archive.download(keys, Path(folder), lambda done, of: self.say(progress(done, of)))
             if not there:
                 return [], keys
-            files = [str(path) for path in there.values()]
-            return database.execute(sql(query), {"files": files, **parameters}).fetchall(), keys
+            with Database.open(Path(folder)) as database:
+
+                def ask(*paths: Path) -> list[Row]:
+                    return database.run(query, {"files": [str(path) for path in paths], **parameters})
+
+                try:
+                    return ask(*there.values()), keys
+                except duckdb.Error:
+                    rows = []
+                    for key, path in there.items():
+                        try:
+                            rows += ask(path)
+                        except duckdb.Error:
+                            self.searched.append(f"but not {key}, which can't be read")
+                    return sorted(rows, key=lambda row: row[:3]), keys
 
     def _tail(self, name: str, timeout: float) -> Iterator[tuple[Stream, Chunk]]:
         """What is in a stream behind the last ``.done`` marker of each partition, up to its present end."""
@@ -353,15 +362,13 @@ class _Search:
                 chain = Chain(stream.id, partition)
                 archive.extend(chain, since=datetime.now(UTC))
                 after[partition] = None if chain.end is None else int(chain.end)
-            left = {
-                partition: end
-                for partition, end in stream.ends().items()
-                if end is not None and partition in after and end > (after[partition] or -1)
-            }
+            ends = {name: end for name, end in stream.ends().items() if end is not None and name in after}
+            left = {name: end for name, end in ends.items() if (known := after[name]) is None or end > known}
             deadline = time.monotonic() + timeout
             reader = stream.reader({partition: after[partition] for partition in left})
             try:
                 while left and time.monotonic() < deadline:
+                    interrupts.check()
                     for chunk in reader.poll(POLL_RECORDS, POLL_SECONDS):
                         if chunk.partition in left and chunk.positions[-1] >= left[chunk.partition]:
                             del left[chunk.partition]

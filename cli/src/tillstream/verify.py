@@ -7,15 +7,12 @@ which the sink stores; DuckDB works them out again from S3, in SQL that shares n
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import redis
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from sales.board import BoardReader, Keys, LiveNumbers
@@ -25,34 +22,21 @@ from sales.times import INVALID_TIME, parse_time
 from tillstream import audit
 from tillstream.bounds import bounds
 from tillstream.compare import compare
+from tillstream.database import Database
+from tillstream.reading import REDIS_SECONDS, Say, reading
 from tillstream.recompute import Facts
 from tillstream.report import Report, show
-from tillstream.stored import Chain, Store, StoredError
+from tillstream.stored import NotCoveredError, Store, wait_until_covered
 
 EXIT_DIFFERENT = 1
-EXIT_NOT_COVERED = 3
-"""Nothing was compared: there is no tick, it is not stored yet, or Redis or S3 stays away."""
-
-POLL_SECONDS = 0.5
-"""Between two looks for new ``.done`` markers, which the sink sets every few seconds at most."""
-
-REDIS_SECONDS = 10.0
-"""Redis answers in milliseconds, or not at all."""
 
 MARKER_MARGIN = timedelta(hours=1)
 """A marker is written after its events were sent, and an event is dated at most 5 minutes ahead of that; the rest is
 for clocks that disagree."""
 
-Say = Callable[[str], None]
-"""Told, now and then, what is being waited for or worked on."""
-
 
 class VerifySettings(BoardSettings, StoreSettings, RuleSettings):
     """Where the live numbers and the orders are; windows, top-K, currency and regions as the processor has them."""
-
-
-class NotCoveredError(Exception):
-    """There is nothing to compare; the message says what is missing."""
 
 
 def verify(
@@ -71,17 +55,11 @@ def verify(
     """Recompute every live number from S3 and compare it exactly.
 
     Exit codes: 0 all equal, 1 something differs, 2 a setting is wrong, 3 nothing could be compared (no tick, not stored
-    in time, Redis or S3 away).
+    in time, Redis or S3 away), 4 what is there can't be worked with, 130 Ctrl-C.
     """
     settings = load(VerifySettings)
-    notes = Console(stderr=True)
-    try:
-        with notes.status("") as status:
-            say = status.update if notes.is_terminal else plain(notes, "verify")
-            report = verify_board(settings, timeout=timeout, everything=everything, say=say)
-    except (NotCoveredError, StoredError, redis.RedisError, BotoCoreError, ClientError) as error:
-        notes.print(f"verify: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_NOT_COVERED) from error
+    with reading("verify") as say:
+        report = verify_board(settings, timeout=timeout, everything=everything, say=say)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:
@@ -104,6 +82,9 @@ def verify_board(
     Raises:
         NotCoveredError: there is no tick, or it was not stored in time.
         StoredError: a marker in S3 contradicts itself.
+        BoardError: a number on the board is none.
+        duckdb.Error, OSError: this machine lacks disk or memory, or a value is beyond what can be added up.
+        Interrupted: a signal came, inside `interrupts.raised`.
         redis.RedisError: Redis stays away.
         botocore.exceptions.BotoCoreError, ClientError: S3 stays away or refuses.
     """
@@ -121,15 +102,15 @@ def verify_board(
     since = None if span is None else datetime.fromtimestamp(start / 1000, UTC) - MARKER_MARGIN
     archive = Store.open(settings)
     chains = wait_until_covered(archive, live.positions, timeout=timeout, since=since, say=say)
-    with tempfile.TemporaryDirectory(prefix="tillstream-verify-") as directory, duckdb.connect() as database:
-        facts = Facts(database, Path(directory))
-        reading = "reading what is stored: {} of {} objects".format
-        missing = facts.load(archive, chains, live.positions, span, lambda done, of: say(reading(done, of)))
+    with tempfile.TemporaryDirectory(prefix="tillstream-verify-") as folder, Database.open(Path(folder)) as database:
+        facts = Facts(database, Path(folder))
+        progress = "reading what is stored: {} of {} objects".format
+        broken = facts.load(archive, chains, live.positions, span, lambda done, of: say(progress(done, of)))
         say("recomputing")
         facts.apply(live.positions, edges)
         expected = facts.expected(as_of, edges, settings.top_k)
         numbers = compare(live, expected, keys, settings.currency)
-        stored = [audit.stored(facts, missing), audit.strays(archive, chains, span)]
+        stored = [audit.stored(facts, broken), audit.strays(archive, chains, span)]
         if everything:
             numbers.append(audit.status(live, chains, facts.counts(start)))
             stored.append(audit.ledger(chains))
@@ -154,57 +135,3 @@ def _as_of(live: LiveNumbers, keys: Keys) -> int:
         names = " ".join(live.windows)
         raise NotCoveredError(f"Redis holds none of the windows {names} (is WINDOWS what the processor has?)")
     return as_of
-
-
-def wait_until_covered(
-    archive: Store,
-    positions: Mapping[str, str],
-    *,
-    timeout: float,
-    since: datetime | None = None,
-    say: Say = lambda _text: None,
-) -> list[Chain]:
-    """Blocks until the ``.done`` markers cover every position.
-
-    Args:
-        archive: where the markers are.
-        positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
-        timeout: seconds.
-        since: as `Store.extend` has it.
-        say: hears how many are still open.
-
-    Raises:
-        NotCoveredError: not in time; the message names the first partition that is behind.
-        StoredError: a marker contradicts itself.
-    """
-    deadline = time.monotonic() + timeout
-    chains = [Chain.of(path) for path in sorted(positions)]
-    while True:
-        behind = [chain for chain in chains if not chain.covers(positions[chain.path])]
-        for chain in behind:
-            archive.extend(chain, since=since)
-        behind = [chain for chain in behind if not chain.covers(positions[chain.path])]
-        if not behind:
-            return chains
-        first = behind[0]
-        state = (
-            f"{len(behind)} of {len(chains)} partitions are not stored up to the tick: {first.path} is marked done up "
-            f"to {first.end or 'nothing'}, the tick has applied {positions[first.path]}"
-        )
-        if time.monotonic() >= deadline:
-            raise NotCoveredError(f"{state} (waited {timeout:g} s; is the sink running?)")
-        say(f"waiting for the sink: {state}")
-        time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-
-
-def plain(notes: Console, command: str) -> Say:
-    """Without a terminal: a line when something is said, at most one every 5 s."""
-    last = -5.0
-
-    def say(text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 5:
-            last = time.monotonic()
-            notes.print(f"{command}: {text}", markup=False, highlight=False, soft_wrap=True)
-
-    return say

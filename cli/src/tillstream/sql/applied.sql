@@ -1,11 +1,12 @@
 -- What the tick had applied, with the amounts worked out again from quantity, price and discount (never the stored
 -- sums), and of that what counts: of events with one identity (order_id, event_time) the one at the lowest position.
+-- In 128 bits: what was tampered with may be beyond what an order can be, and has to show as a difference.
 CREATE TABLE applied AS
 WITH priced AS (
     SELECT
         l.*,
         CASE l.type WHEN 'return' THEN -1 ELSE 1 END AS sign,
-        abs(l.quantity) * l.unit_amount AS whole
+        abs(l.quantity::HUGEINT) * l.unit_amount AS whole
     FROM lines AS l
     JOIN tick AS t USING (stream, partition)
     WHERE l.position <= t.position

@@ -6,14 +6,14 @@ priced AS (
     SELECT
         *,
         CASE type WHEN 'return' THEN -1 ELSE 1 END AS sign,
-        abs(quantity) * unit_amount AS whole,
-        (abs(quantity) * unit_amount * discount_percent + 50) // 100 AS discount
+        abs(quantity::HUGEINT) * unit_amount AS whole,
+        (abs(quantity::HUGEINT) * unit_amount * discount_percent + 50) // 100 AS discount
     FROM lines
 ),
 amounts AS (
     SELECT
         *,
-        [sign * whole, sign * discount, sign * (whole - discount), sign * (whole - discount) - quantity * unit_cost]
+        [sign * whole, sign * discount, sign * (whole - discount), sign * (whole - discount) - quantity::HUGEINT * unit_cost]
             AS derived,
         [gross_amount, discount_amount, net_amount, profit_amount] AS stored
     FROM priced

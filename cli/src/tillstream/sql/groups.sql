@@ -11,8 +11,8 @@ SELECT
     w.name,
     l.kind,
     l.label,
-    sum(l.quantity)::BIGINT AS units,
-    sum(l.net)::BIGINT AS revenue,
+    sum(l.quantity) AS units,
+    sum(l.net) AS revenue,
     count(DISTINCT l.event) FILTER (l.type = 'sale') AS orders
 FROM windows AS w
 JOIN labelled AS l ON l.event_ms >= w.start_ms AND l.event_ms < w.end_ms

@@ -1,6 +1,6 @@
 -- Per window and measure the best $top products, best first: by value, then by id, both descending.
 WITH summed AS (
-    SELECT w.name, c.product_id, sum(c.quantity)::BIGINT AS units, sum(c.net)::BIGINT AS revenue
+    SELECT w.name, c.product_id, sum(c.quantity) AS units, sum(c.net) AS revenue
     FROM windows AS w
     JOIN counted AS c ON c.event_ms >= w.start_ms AND c.event_ms < w.end_ms
     GROUP BY ALL

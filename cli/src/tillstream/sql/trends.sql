@@ -7,8 +7,8 @@ WITH placed AS (
 SELECT
     place,
     event_ms // 60000 * 60000 AS minute_ms,
-    sum(quantity)::BIGINT AS units,
-    sum(net)::BIGINT AS revenue,
+    sum(quantity) AS units,
+    sum(net) AS revenue,
     count(DISTINCT event) FILTER (type = 'sale') AS orders
 FROM placed
 WHERE event_ms >= $start AND event_ms < $end

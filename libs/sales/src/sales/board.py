@@ -4,6 +4,7 @@ Whoever writes holds a *fencing token*; a writer with an older one is refused. O
 takes its keys in one MULTI sees one tick and never half of one.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ GROUPS = ("category", "region", "country")
 PRODUCT_MEASURES = ("units", "revenue")
 TREND_MEASURES = ("units", "revenue", "orders")
 
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+
 
 class FencedError(Exception):
     """Another writer holds a newer token: this one must stop."""
@@ -23,6 +26,10 @@ class FencedError(Exception):
 
 class BoardLostError(Exception):
     """Redis no longer holds what this writer wrote (restart, FLUSHALL): everything has to be published again."""
+
+
+class BoardError(Exception):
+    """A number on the board is none: somebody else has written there. Says which."""
 
 
 class Keys:
@@ -249,6 +256,7 @@ class BoardReader:
             regions: whose trends to read beside the trend of all.
 
         Raises:
+            BoardError: a score or a minute's value is no whole number.
             redis.RedisError: Redis can't be reached.
         """
         keys, places = self._keys, ["", *regions]
@@ -271,11 +279,14 @@ class BoardReader:
         windows = {}
         for window in self._windows:
             aov = _texts(next(answers))
-            products = {measure: _scores(next(answers)) for measure in PRODUCT_MEASURES}
-            groups = {group: {measure: dict(_scores(next(answers))) for measure in MEASURES} for group in GROUPS}
+            products = {m: _scores(keys.product(window, m), next(answers)) for m in PRODUCT_MEASURES}
+            groups = {
+                group: {m: dict(_scores(keys.group(window, group, m), next(answers))) for m in MEASURES}
+                for group in GROUPS
+            }
             windows[window] = WindowNumbers(products=products, groups=groups, aov=aov)
         trends = {
-            place: {m: {k: int(v) for k, v in _texts(next(answers)).items()} for m in TREND_MEASURES}
+            place: {m: _minutes(keys.trend(m, place or None), next(answers)) for m in TREND_MEASURES}
             for place in places
         }
         return LiveNumbers(status=status, positions=positions, names=names, windows=windows, trends=trends)
@@ -285,6 +296,20 @@ def _texts(answer: Mapping[bytes, bytes]) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in answer.items()}
 
 
-def _scores(answer: Iterable[tuple[bytes, float]]) -> list[tuple[str, int]]:
+def _scores(key: str, answer: Iterable[tuple[bytes, float]]) -> list[tuple[str, int]]:
     # Scores are doubles, exact for integers below 2**53; larger totals raise an alarm long before.
-    return [(member.decode(), int(score)) for member, score in answer]
+    scores = []
+    for member, score in answer:
+        if not score.is_integer():
+            raise BoardError(f"{key}: the score of {member.decode()!r} is {score}, which is no whole number")
+        scores.append((member.decode(), int(score)))
+    return scores
+
+
+def _minutes(key: str, answer: Mapping[bytes, bytes]) -> dict[str, int]:
+    minutes = {}
+    for minute, text in _texts(answer).items():
+        if not _INTEGER.fullmatch(text):
+            raise BoardError(f"{key}: the value of {minute} is {text!r}, which is no whole number")
+        minutes[minute] = int(text)
+    return minutes

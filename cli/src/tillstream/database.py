@@ -1,0 +1,55 @@
+"""DuckDB for one command: the SQL files, on tables and Parquet files of this machine."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tillstream import interrupts
+
+Row = tuple[Any, ...]
+
+
+class Database:
+    """A database in memory. Each call blocks while DuckDB works, and raises ``duckdb.Error`` where a file, a value or
+    this machine is not fit for the work (then nothing of the call was done), and ``Interrupted`` when a signal came."""
+
+    def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, directory: Path) -> "Iterator[Database]":
+        """An empty one, closed in the end.
+
+        Args:
+            directory: takes what DuckDB has no memory for.
+        """
+        with duckdb.connect() as connection:
+            connection.execute("SET temp_directory = ?", [str(directory / "spill")])
+            yield cls(connection)
+
+    def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """The rows that one of the SQL files gives."""
+        text = (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+        return self._execute(text, parameters)
+
+    def fill(self, table: str, rows: Sequence[Row]) -> None:
+        """Adds rows to a table."""
+        if rows:
+            columns = ", ".join("unnest(?)" for _ in rows[0])
+            lists = [list(column) for column in zip(*rows, strict=True)]
+            self._execute(f"INSERT INTO {table} SELECT {columns}", lists)
+
+    def _execute(self, text: str, parameters: Mapping[str, Any] | Sequence[Any] | None) -> list[Row]:
+        try:
+            return self._connection.execute(text, parameters).fetchall()
+        except RuntimeError:
+            # DuckDB says so when a signal's handler raises, and drops what was raised. Its threads may still be at
+            # work, and closing would wait for them.
+            self._connection.interrupt()
+            interrupts.check()
+            raise

@@ -1,0 +1,2 @@
+-- How much was loaded.
+SELECT (SELECT count(*) FROM objects), (SELECT count(*) FROM lines)
