@@ -66,6 +66,25 @@ def test_the_table_has_its_index_and_capacity(place: dict[str, str], aws_setting
     assert table["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
 
 
+def test_what_a_failed_run_left_out_is_made_up_for_and_rules_of_others_stay(
+    place: dict[str, str], aws_settings: AwsSettings
+) -> None:
+    def rules() -> list[str]:
+        found = client.get_bucket_lifecycle_configuration(Bucket=place["S3_BUCKET"])["Rules"]
+        return [rule["ID"] for rule in found]
+
+    client = boto3.client("s3", region_name=aws_settings.aws_region, endpoint_url=aws_settings.aws_endpoint_url)
+    client.create_bucket(Bucket=place["S3_BUCKET"])
+    assert setup(place).returncode == 0
+    assert rules() == ["tillstream-abort-unfinished-uploads", "tillstream-remove-probes"]
+
+    rule = {"ID": "somebody's", "Status": "Enabled", "Filter": {"Prefix": "a/"}, "Expiration": {"Days": 3}}
+    client.put_bucket_lifecycle_configuration(Bucket=place["S3_BUCKET"], LifecycleConfiguration={"Rules": [rule]})
+    assert setup(place).returncode == 0
+    assert rules() == ["somebody's"]
+    client.close()
+
+
 @pytest.mark.kafka
 def test_on_kafka_it_makes_topics(place: dict[str, str], kafka_bootstrap: str) -> None:
     done = setup(place | {"STREAM": "kafka", "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap})

@@ -19,6 +19,8 @@ from sales.streams.reaching import reach
 from sink.tables import bucket_lifecycle, sales_table, trends_table
 from tillstream.stored import aws_client
 
+log = logging.getLogger(__name__)
+
 
 class SetupSettings(StreamSettings, StoreSettings):
     """Everything that is set up."""
@@ -35,7 +37,7 @@ class Made:
     kind: Literal["stream", "bucket", "table"]
     name: str
     created: bool
-    """False: it was there already, and stays as it is"""
+    """False: it was there already, and stays as it is, but that a bucket without rules of lifecycle gets some"""
     where: str
 
     @property
@@ -93,16 +95,31 @@ def _bucket(settings: SetupSettings) -> Made:
     client = aws_client("s3", settings)
     where, name = _aws(settings), settings.s3_bucket
     try:
-        if reach("S3", where, settings.connect_seconds, TRANSPORT_FAULTS, lambda: _bucket_is_there(client, name)):
-            return Made("bucket", name, created=False, where=where)
-        # The first region is the default, and S3 refuses to be told so.
-        elsewhere = {} if settings.aws_region == "us-east-1" else {"LocationConstraint": settings.aws_region}
-        client.create_bucket(Bucket=name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {}))
-        client.get_waiter("bucket_exists").wait(Bucket=name)
-        client.put_bucket_lifecycle_configuration(**bucket_lifecycle(settings))  # of a new bucket only: it replaces all
+        there = reach("S3", where, settings.connect_seconds, TRANSPORT_FAULTS, lambda: _bucket_is_there(client, name))
+        if not there:
+            # The first region is the default, and S3 refuses to be told so.
+            elsewhere = {} if settings.aws_region == "us-east-1" else {"LocationConstraint": settings.aws_region}
+            client.create_bucket(Bucket=name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {}))
+            client.get_waiter("bucket_exists").wait(Bucket=name)
+        try:
+            _set_lifecycle(client, settings)
+        except ClientError as error:
+            if not there:
+                raise
+            log.warning("bucket %s stays as it is: its lifecycle can't be read or set (%s)", name, error)
     finally:
         client.close()
-    return Made("bucket", name, created=True, where=where)
+    return Made("bucket", name, created=not there, where=where)
+
+
+def _set_lifecycle(client: Any, settings: SetupSettings) -> None:
+    """Where there is none: setting it replaces all rules, and somebody may have some of their own."""
+    try:
+        client.get_bucket_lifecycle_configuration(Bucket=settings.s3_bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+            raise
+        client.put_bucket_lifecycle_configuration(**bucket_lifecycle(settings))
 
 
 def _bucket_is_there(client: Any, name: str) -> bool:
