@@ -113,7 +113,7 @@ def _play(played: Played, retail: Retail, year: Year) -> None:
             )
             name = format_time(instant)
             live = pipeline.live()
-            expected = retail.expected(instant, TOP_K)
+            expected = retail.expected(instant, TOP_K, live.names)
             checks = compare(live, expected, pipeline.keys, CURRENCY)
             assert sum(check.compared for check in checks) > 100
             played.differences[name] = [difference for check in checks for difference in check.differences]

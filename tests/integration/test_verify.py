@@ -184,6 +184,36 @@ def test_a_wrong_name_is_found(open_shop: Callable[..., Shop]) -> None:
     assert {name for _, name, *_ in differences(shop.verify())} == {"P0", "nobody"}
 
 
+def called(name: str, *more: str) -> tuple[Item, ...]:
+    """Lines of one product under these names."""
+    return tuple(Item("A", 1, 100, each) for each in (name, *more))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param(
+            [Event("a", 101, items=called("z")), Event("b", 100, small.AS_OF - 9_999, items=called("right"))],
+            id="the latest event time",
+        ),
+        pytest.param(
+            [Event("a", 100, items=called("z")), Event("b", 101, items=called("right"))], id="the highest position"
+        ),
+        pytest.param(
+            [Event("a", 100, items=called("z")), Event("b", 100, partition="1", items=called("right"))],
+            id="the last partition",
+        ),
+        pytest.param([Event("a", 100, items=called("z", "right"))], id="the last line"),
+    ],
+)
+def test_of_several_names_of_a_product_one_is_right(open_shop: Callable[..., Shop], events: list[Event]) -> None:
+    shop = open_shop(events=events, applied={"0": 101, "1": 101}, cuts={"0": [101], "1": [101]}, malformed={})
+    assert shop.redis.hget("sales:products", "A") == b"right"
+    assert differences(shop.verify()) == []
+    shop.redis.hset("sales:products", "A", "z")
+    assert differences(shop.verify()) == [("sales:products", "A", "right", "z")]
+
+
 @pytest.mark.parametrize("field", ["accepted", "duplicates", "dead_letters:conflict"])
 def test_a_wrong_count_is_found(open_shop: Callable[..., Shop], field: str) -> None:
     shop = open_shop()

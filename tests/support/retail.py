@@ -3,6 +3,7 @@
 Only the mapping file is shared: which codes are fees, which country a name means, which words make a category.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,15 @@ class Retail:
         [(count,)] = self.ask("SELECT count(DISTINCT order_id) FROM lines WHERE event_ms <= $as_of", as_of=as_of)
         return int(count)
 
-    def expected(self, as_of: int, top_k: int) -> Expected:
-        """What all windows show when the largest event time is ``as_of``."""
+    def expected(self, as_of: int, top_k: int, shown: Mapping[str, str]) -> Expected:
+        """What all windows show when the largest event time is ``as_of``.
+
+        Args:
+            as_of: ms since 1970.
+            top_k: how many products a top list has.
+            shown: the names on the board. Several orders of a minute may name a product differently; positions decide,
+                which the file doesn't know, so each name of that minute is as right as the other.
+        """
         expected = Expected(bounds={}, totals={})
         self.database.execute(
             "CREATE OR REPLACE TEMP TABLE day AS SELECT * FROM lines WHERE event_ms <= $as_of AND event_ms >= $start",
@@ -201,7 +209,8 @@ class Retail:
             for region, minute, *numbers in self.ask(_TRENDS.format(place=place), **inside):
                 for measure, number in zip(measures, numbers, strict=True):
                     expected.trends.setdefault((region, measure), {})[minute] = number
-        expected.names.update(self.ask(_NAMES))
+        for product, names in self.ask(_NAMES):
+            expected.names[product] = shown[product] if shown.get(product) in names else names[0]
         return expected
 
 

@@ -409,13 +409,12 @@ def _trends(events: Iterable[Event], start: int, as_of: int) -> dict[str, dict[s
 
 
 def _names(counted: Iterable[Event], shown: set[str]) -> dict[str, str]:
-    latest: dict[str, tuple[int, int, str]] = {}
-    for event in counted:
+    names: dict[str, str] = {}
+    for event in sorted(counted, key=lambda event: (event.event_ms, event.position, event.partition)):
         for item in event.items:
             if item.product_id in shown:
-                mine = (event.event_ms, event.position, item.product_name)
-                latest[item.product_id] = max(latest.get(item.product_id, mine), mine)
-    return {product: name for product, (_, _, name) in latest.items()}
+                names[item.product_id] = item.product_name
+    return names
 
 
 def _is_conflict(event: Event, counted: Iterable[Event]) -> bool:

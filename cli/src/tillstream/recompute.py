@@ -33,9 +33,8 @@ class Expected:
     """(window, group, measure): name to value"""
     trends: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     """(region, or "" for all; measure): minute to value"""
-    names: dict[str, list[str]] = field(default_factory=dict)
-    """product id: the names it may have. Of several in the latest event (or at one position of several partitions)
-    each is as right as the other."""
+    names: dict[str, str] = field(default_factory=dict)
+    """product id to name; also of products that no top list shows"""
 
 
 class Fault(NamedTuple):
