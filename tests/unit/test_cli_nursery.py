@@ -127,3 +127,14 @@ def test_whatever_ends_the_holder_nothing_is_left(number: signal.Signals) -> Non
     holder.stdout.close()
     eventually(lambda: not is_running(int(pid)))
     eventually(lambda: not Path(folder).exists())
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    ignoring = ["sh", "-c", """trap '' HUP; exec "$0" "$@" """, sys.executable, "-c", HOLDER]
+    holder = subprocess.Popen(ignoring, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline()
+    holder.send_signal(signal.SIGHUP)
+    holder.send_signal(signal.SIGTERM)
+    assert holder.wait(timeout=20) == 128 + signal.SIGTERM
+    holder.stdout.close()
