@@ -73,7 +73,10 @@ class Stop:
 def leave_at_once() -> None:
     """Ends the process with 0, from a signal's handler, while there is nothing to finish yet.
 
-    Not by an exception: raised while a native client calls back, it would be swallowed there.
+    Not by an exception: raised while a native client calls back, it would be swallowed there. So would be the one that
+    flushing raises when the signal came in the middle of a write.
     """
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(0)

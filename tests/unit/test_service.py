@@ -1,0 +1,29 @@
+"""What every service does alike: a signal ends it, whatever it was doing."""
+
+import subprocess
+import sys
+
+WRITES = """
+import io, signal, sys
+from sales.service import leave_at_once, on_signals
+
+class Interrupted(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, data):
+        signal.raise_signal(signal.SIGTERM)
+        return len(data)
+
+on_signals(leave_at_once)
+sys.stderr = io.TextIOWrapper(io.BufferedWriter(Interrupted()))
+sys.stderr.write("a line")
+sys.stderr.flush()
+while True:
+    signal.pause()
+"""
+
+
+def test_a_signal_in_the_middle_of_a_line_on_the_log_ends_the_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRITES], timeout=30, check=False)
+    assert ended.returncode == 0
