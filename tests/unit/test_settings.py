@@ -7,7 +7,7 @@ import pytest
 
 from generator.settings import SourceSettings
 from processor.settings import ProcessorSettings
-from sales.settings import AwsSettings, BoardSettings, Settings, StreamSettings, load
+from sales.settings import AwsSettings, BoardSettings, RuleSettings, Settings, StreamSettings, load
 from sink.settings import SinkSettings
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -40,6 +40,34 @@ def test_each_wrong_setting_is_a_line_with_what_is_allowed(
     assert "allowed: kafka, kinesis" in lines["STREAM"]
     assert "a whole number and s, m, h or d" in lines["WINDOWS"]
     assert "is not set" in lines["RECOVERY_DIR"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "faulty"),
+    [
+        ({"DEAD_LETTERS_STREAM": "orders"}, "DEAD_LETTERS_STREAM"),
+        ({"ORDERS_STREAM": "orders-dead-letters"}, "DEAD_LETTERS_STREAM"),
+        ({"ORDERS_STREAM": "sales-rollups"}, "ROLLUPS_STREAM"),
+        ({"ROLLUPS_STREAM": "x", "DEAD_LETTERS_STREAM": "x"}, "DEAD_LETTERS_STREAM"),
+        ({"REGION_OVERRIDES": '{"X/": "Europe"}'}, "REGION_OVERRIDES"),
+        ({"REGION_OVERRIDES": '{"XK\\n": "Europe"}'}, "REGION_OVERRIDES"),
+        ({"REGION_OVERRIDES": '{"uk": "Europe"}'}, "REGION_OVERRIDES"),
+    ],
+)
+def test_what_would_feed_a_stream_into_itself_or_break_a_scope_is_refused(
+    environment: dict[str, str], faulty: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"STREAM": "kafka", "RECOVERY_DIR": "state", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        load(ProcessorSettings)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{faulty}: ")
+
+
+def test_a_country_that_iso_does_not_list_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGION_OVERRIDES", '{"XK": "Europe"}')
+    assert "XK" in load(RuleSettings).rules().countries
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ Names are the fields' names in capitals: ``KAFKA_BOOTSTRAP_SERVERS``, ``WINDOWS`
 field that is missing or wrong and ends the process with exit code 2; it is for ``__main__`` modules alone.
 """
 
+import re
 import sys
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import redis
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sales.countries import region_table
@@ -56,6 +57,14 @@ class StreamSettings(Settings):
     kafka_ssl_ca_file: str = ""
     """path of a PEM file; empty: the system's authorities"""
 
+    @field_validator("rollups_stream", "dead_letters_stream")
+    @classmethod
+    def _name_of_its_own(cls, value: str, info: ValidationInfo) -> str:
+        for other in ("orders_stream", "rollups_stream"):
+            if other != info.field_name and info.data.get(other) == value:
+                raise ValueError(f"{value!r} is {other.upper()} already; each stream has a name of its own")
+        return value
+
 
 class AwsSettings(Settings):
     """Where S3, DynamoDB and Kinesis are. Credentials come the way boto3 finds them, never through a setting here."""
@@ -95,6 +104,14 @@ class RuleSettings(Settings):
     """the reporting currency, ISO 4217; orders in another are dead letters"""
     region_overrides: dict[str, str] = {}
     """JSON object, country code to region: {"XK": "Europe"}"""
+
+    @field_validator("region_overrides")
+    @classmethod
+    def _codes(cls, value: dict[str, str]) -> dict[str, str]:
+        for code in value:
+            if not re.fullmatch("[A-Z]{2}", code):
+                raise ValueError(f'{code!r} is no country code; allowed: two capital letters, {{"XK": "Europe"}}')
+        return value
 
     def rules(self) -> Rules:
         """What the decoder accepts."""
