@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import redis
 import typer
@@ -47,9 +48,14 @@ class Shop:
         self.s3.delete_object(Bucket=self.bucket, Key=PREFIX + key)
 
     def rewrite(self, key: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
-        """Replaces an object by one with other rows."""
-        lines = change(small.lines_of(self.get(key)))
-        self.put(key, small.encode(small.table_of(lines)))
+        """Replaces an object by one with other rows, and its digest in the marker, as if both had been altered."""
+        table = small.table_of(change(small.lines_of(self.get(key))))
+        before, after = (small.digest_of(each) for each in (small.table_of(small.lines_of(self.get(key))), table))
+        self.put(key, small.encode(table))
+        [marker] = [
+            name for name in self.keys("_extents/") if name.endswith(".done") and key in self.get(name).decode()
+        ]
+        self.put(marker, self.get(marker).decode().replace(before, after))
 
 
 @pytest.fixture
@@ -345,9 +351,42 @@ def test_an_object_that_was_cut_short_is_found_and_the_others_are_still_read(ope
     key = shop.keys("orders/")[0]
     shop.put(key, shop.get(key)[:-100])
     report = shop.verify()
-    [found] = [found for place, name, _, found in differences(report) if (place, name) == (key, "object")]
-    assert found.startswith("Invalid Input Error")
+    found = {name: found for place, name, _, found in differences(report) if place == key}
+    assert found["object"].startswith("Invalid Input Error")
+    assert found["digest"].startswith("none: ")
     assert report.objects == len(shop.keys("orders/")) - 1
+
+
+def test_a_value_that_was_altered_outside_all_windows_is_found_by_the_digest(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[0]
+    assert shop.verify(everything=False).objects < len(shop.keys("orders/"))
+    lines = small.lines_of(shop.get(key))
+    altered = small.table_of([{**line, "country": "FR", "region": "Europe"} for line in lines])
+    shop.put(key, small.encode(altered))
+    was = small.digest_of(small.table_of(lines))
+    assert differences(shop.verify()) == [(key, "digest", was, small.digest_of(altered))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda table: table.append_column("paid", pa.array([True] * len(table))), id="one more"),
+        pytest.param(lambda table: table.drop_columns(["quantity"]), id="one less"),
+        pytest.param(
+            lambda table: table.set_column(12, "quantity", pa.array(["many"] * len(table))), id="another type"
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", [0, -1])
+def test_an_object_with_other_columns_is_found(
+    open_shop: Callable[..., Shop], change: Callable[["pa.Table"], "pa.Table"], place: int
+) -> None:
+    shop = open_shop()
+    key = shop.keys("orders/")[place]
+    shop.put(key, small.encode(change(small.table_of(small.lines_of(shop.get(key))))))
+    found = differences(shop.verify())
+    assert (key, "digest") in {(place, name) for place, name, *_ in found}
 
 
 def test_amounts_beyond_any_order_are_a_difference(open_shop: Callable[..., Shop]) -> None:

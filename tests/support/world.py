@@ -8,15 +8,17 @@ Parquet objects, pins and markers are written as the layout says. Neither the pr
 import io
 import json
 import random
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 STREAM = "orders-0badcafe"
 DIGITS = 20
@@ -254,10 +256,30 @@ def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple
         body = encode(table)
         s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
         objects.append(
-            {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": "not looked at"}
+            {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": digest_of(table)}
         )
     done = manifest | {"read": len(inside) + len(malformed), "stored": len(inside), "rejected": len(malformed)}
     s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.done", Body=json.dumps(done | {"objects": objects}))
+
+
+def digest_of(table: "pa.Table") -> str:
+    """The fingerprint of the rows' values that a marker holds, value by value."""
+    whole = bytearray()
+    for column in table.schema.names:
+        values = table[column].to_pylist()
+        whole += column.encode() + b"\0" + bytes(value is None for value in values)
+        if pa.types.is_string(table.schema.field(column).type):
+            texts = [(value or "").encode() for value in values]
+            whole += b"".join(struct.pack("<q", len(text)) for text in texts) + b"".join(texts)
+        else:
+            whole += b"".join(struct.pack("<q", _integer(value)) for value in values)
+    return xxhash.xxh3_128_hexdigest(bytes(whole))
+
+
+def _integer(value: int | datetime | None) -> int:
+    if isinstance(value, datetime):
+        return (value - datetime(1970, 1, 1)) // timedelta(milliseconds=1)  # noqa: DTZ001 (columns have no zone)
+    return value or 0
 
 
 def encode(table: "pa.Table") -> bytes:

@@ -4,14 +4,17 @@ The SQL (in ``sql/``) is written from the contract alone. It works with quantiti
 with the processor, and believes no stored sum.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sales.times import format_time
+from sink.parquet import digest
 from tillstream.database import Database
 from tillstream.stored import Chain, Extent, Progress, Store, StoredError, StoredObject, hour_folders
 
@@ -102,6 +105,7 @@ class Facts:
                         wanted.append((item.key, item, extent, place.date, place.hour))
         there = archive.download([key for key, *_ in wanted], self._directory, progress)
         faults = [Fault("object", key, "there", "missing") for key, *_ in wanted if key not in there]
+        faults += _altered({item.key: item for _, item, *_ in wanted}, there)
         for key, why in self._insert(there).items():
             faults.append(Fault("object", key, "Parquet in the layout of the orders", why))
             del there[key]
@@ -182,3 +186,14 @@ class Facts:
         """Objects and order lines loaded."""
         [(objects, lines)] = self._database.run("size")
         return objects, lines
+
+
+def _altered(marked: Mapping[str, StoredObject], files: Mapping[str, Path]) -> Iterator[Fault]:
+    """The objects whose rows are not those that the marker speaks of. Those that can't be read are left to DuckDB."""
+    for key, path in files.items():
+        try:
+            found = digest(pq.ParquetFile(path).read())
+        except (pa.ArrowException, OSError) as error:
+            found = f"none: {str(error).splitlines()[0]}"
+        if found != marked[key].digest:
+            yield Fault("digest", key, marked[key].digest, found)
