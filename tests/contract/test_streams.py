@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -29,6 +29,7 @@ from sales.streams import (
 )
 from sales.streams.connect import connect
 from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
+from sales.streams.packed import Packed, PackedReader
 from support.waiting import eventually
 
 PARTITIONS = 3
@@ -38,6 +39,7 @@ BOUND = 20.0
 MEGABYTE = 1_000_000
 
 Position = int | None
+Opens = Callable[[Stream, Mapping[str, Position]], Polled]
 KAFKA = ("kafka", "kafka-python")
 
 
@@ -138,8 +140,46 @@ def read(reader: Polled, count: int, max_records: int = 1000) -> list[Chunk]:
     return chunks
 
 
-def read_all(stream: Stream, count: int, after: dict[str, Position] | None = None) -> list[Chunk]:
-    reader = stream.reader(dict.fromkeys(stream.partitions()) if after is None else after)
+def plain(stream: Stream, after: Mapping[str, Position]) -> Polled:
+    return stream.reader(after)
+
+
+def packed(stream: Stream, after: Mapping[str, Position]) -> Polled:
+    return Unpacking(stream.packed_reader(after))
+
+
+class Unpacking:
+    """A packed reader that gives chunks again."""
+
+    def __init__(self, reader: PackedReader) -> None:
+        self._reader = reader
+        self.lag = reader.lag
+        self.close = reader.close
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        return [unpacked(run) for run in self._reader.poll(max_records, timeout)]
+
+
+def unpacked(run: Packed) -> Chunk:
+    rows = range(len(run))
+    return Chunk(
+        run.partition,
+        [run.key(row) for row in rows],
+        [run.value(row) for row in rows],
+        [int(position) for position in run.positions],
+        run.broker_times.tolist(),
+    )
+
+
+@pytest.fixture(params=[plain, packed], ids=["plain", "packed"])
+def opens(request: pytest.FixtureRequest) -> Opens:
+    """How a test opens readers: each that has one runs for both kinds."""
+    how: Opens = request.param
+    return how
+
+
+def read_all(stream: Stream, count: int, after: dict[str, Position] | None = None, opens: Opens = plain) -> list[Chunk]:
+    reader = opens(stream, dict.fromkeys(stream.partitions()) if after is None else after)
     try:
         return read(reader, count)
     finally:
@@ -178,11 +218,11 @@ def grouped(some: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
 # Reading
 
 
-def test_a_keys_records_come_back_in_order_each_once_in_one_partition(stream: Stream) -> None:
+def test_a_keys_records_come_back_in_order_each_once_in_one_partition(stream: Stream, opens: Opens) -> None:
     sent = records(3000)
     write(stream, sent)
 
-    chunks = read_all(stream, len(sent))
+    chunks = read_all(stream, len(sent), opens=opens)
 
     assert by_key(chunks) == grouped(sent)
     homes = defaultdict(set)
@@ -193,10 +233,10 @@ def test_a_keys_records_come_back_in_order_each_once_in_one_partition(stream: St
     assert set(positions(chunks)) == set(stream.partitions())  # so many keys reach every partition
 
 
-def test_columns_have_equal_length_and_positions_ascend(stream: Stream) -> None:
+def test_columns_have_equal_length_and_positions_ascend(stream: Stream, opens: Opens) -> None:
     write(stream, records(500))
 
-    chunks = read_all(stream, 500)
+    chunks = read_all(stream, 500, opens=opens)
 
     for chunk in chunks:
         assert len(chunk.keys) == len(chunk.values) == len(chunk.positions) == len(chunk.broker_times) > 0
@@ -207,9 +247,9 @@ def test_columns_have_equal_length_and_positions_ascend(stream: Stream) -> None:
         assert {len(text) for text in texts} == {stream.position_digits}
 
 
-def test_reading_resumes_after_any_position(stream: Stream) -> None:
+def test_reading_resumes_after_any_position(stream: Stream, opens: Opens) -> None:
     write(stream, records(300, keys=7))
-    chunks = read_all(stream, 300)
+    chunks = read_all(stream, 300, opens=opens)
     everything, places = by_partition(chunks), positions(chunks)
 
     for share in (0.0, 0.3, 0.99):
@@ -217,33 +257,33 @@ def test_reading_resumes_after_any_position(stream: Stream) -> None:
         after: dict[str, Position] = {name: places[name][at] for name, at in cut.items()}
         rest = {name: everything[name][at + 1 :] for name, at in cut.items()}
         count = sum(map(len, rest.values()))
-        again = by_partition(read_all(stream, count, after))
+        again = by_partition(read_all(stream, count, after, opens=opens))
         assert again == {name: column for name, column in rest.items() if column}
 
 
-def test_a_reader_at_the_end_gets_only_what_is_written_later(stream: Stream) -> None:
+def test_a_reader_at_the_end_gets_only_what_is_written_later(stream: Stream, opens: Opens) -> None:
     write(stream, records(100))
-    reader = stream.reader(stream.ends())
+    reader = opens(stream, stream.ends())
     write(stream, records(50, start=100))
 
     assert by_key(read(reader, 50)) == grouped(records(50, start=100))
     reader.close()
 
 
-def test_a_reader_reads_exactly_the_partitions_it_was_given(stream: Stream) -> None:
+def test_a_reader_reads_exactly_the_partitions_it_was_given(stream: Stream, opens: Opens) -> None:
     write(stream, records(300))
     one = stream.partitions()[1]
-    expected = len(positions(read_all(stream, 300))[one])
+    expected = len(positions(read_all(stream, 300, opens=opens))[one])
 
-    reader = stream.reader({one: None})
+    reader = opens(stream, {one: None})
     assert {chunk.partition for chunk in read(reader, expected)} == {one}
     assert reader.poll(10, 0.3) == []
     reader.close()
 
 
-def test_a_poll_hands_out_at_most_what_was_asked_for_and_one_chunk_a_partition(stream: Stream) -> None:
+def test_a_poll_hands_out_at_most_what_was_asked_for_and_one_chunk_a_partition(stream: Stream, opens: Opens) -> None:
     write(stream, records(400))
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     seen: list[Chunk] = []
 
     def drained() -> bool:
@@ -258,8 +298,8 @@ def test_a_poll_hands_out_at_most_what_was_asked_for_and_one_chunk_a_partition(s
     reader.close()
 
 
-def test_an_empty_stream_keeps_a_poll_no_longer_than_its_timeout(stream: Stream) -> None:
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+def test_an_empty_stream_keeps_a_poll_no_longer_than_its_timeout(stream: Stream, opens: Opens) -> None:
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     reader.poll(10, 2)  # connections are made
 
     for timeout in (0.0, 0.5):
@@ -269,8 +309,8 @@ def test_an_empty_stream_keeps_a_poll_no_longer_than_its_timeout(stream: Stream)
     reader.close()
 
 
-def test_a_waiting_poll_returns_as_soon_as_something_comes(stream: Stream) -> None:
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+def test_a_waiting_poll_returns_as_soon_as_something_comes(stream: Stream, opens: Opens) -> None:
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     reader.poll(10, 2)  # connections are made
     writing = threading.Timer(0.5, write, (stream, records(1)))
     writing.start()
@@ -282,14 +322,14 @@ def test_a_waiting_poll_returns_as_soon_as_something_comes(stream: Stream) -> No
     reader.close()
 
 
-def test_nothing_is_lost_or_doubled_over_closing_and_opening_again(stream: Stream) -> None:
+def test_nothing_is_lost_or_doubled_over_closing_and_opening_again(stream: Stream, opens: Opens) -> None:
     sent = records(1000)
     write(stream, sent)
     done: dict[str, Position] = dict.fromkeys(stream.partitions())
     seen: list[Chunk] = []
 
     def a_bit_more() -> bool:
-        reader = stream.reader(done)
+        reader = opens(stream, done)
         chunks = reader.poll(173, BOUND)
         reader.close()
         for chunk in chunks:
@@ -301,8 +341,8 @@ def test_nothing_is_lost_or_doubled_over_closing_and_opening_again(stream: Strea
     assert by_key(seen) == grouped(sent)
 
 
-def test_reading_while_somebody_writes_gets_all_of_it(stream: Stream) -> None:
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+def test_reading_while_somebody_writes_gets_all_of_it(stream: Stream, opens: Opens) -> None:
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     seen: list[Chunk] = []
     sent = records(5000, keys=500)
     with stream.writer() as writer:
@@ -315,9 +355,9 @@ def test_reading_while_somebody_writes_gets_all_of_it(stream: Stream) -> None:
     reader.close()
 
 
-def test_lag_goes_down_to_zero(stream: Stream) -> None:
+def test_lag_goes_down_to_zero(stream: Stream, opens: Opens) -> None:
     write(stream, records(300))
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     read(reader, 300)
 
     def at_the_tip() -> bool:
@@ -328,9 +368,9 @@ def test_lag_goes_down_to_zero(stream: Stream) -> None:
     reader.close()
 
 
-def test_lag_tells_that_records_wait(stream: Stream) -> None:
+def test_lag_tells_that_records_wait(stream: Stream, opens: Opens) -> None:
     write(stream, records(300))
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     eventually(lambda: bool(reader.poll(1, 0.2)), "the first record")
     assert reader.lag() != dict.fromkeys(stream.partitions(), 0)
     reader.close()
@@ -365,8 +405,8 @@ def test_a_running_reader_hears_of_new_partitions_and_takes_them_on(
     reader.close()
 
 
-def test_a_reader_is_closed_once_or_twice_and_gives_nothing_after(stream: Stream) -> None:
-    reader = stream.reader(dict.fromkeys(stream.partitions()))
+def test_a_reader_is_closed_once_or_twice_and_gives_nothing_after(stream: Stream, opens: Opens) -> None:
+    reader = opens(stream, dict.fromkeys(stream.partitions()))
     reader.close()
     reader.close()
     with pytest.raises(StreamError):
@@ -377,25 +417,25 @@ def test_a_reader_is_closed_once_or_twice_and_gives_nothing_after(stream: Stream
 
 
 @pytest.mark.parametrize("value", [b"", b"\x00\xff\x00", '{"name": "Käse"}'.encode(), os.urandom(MEGABYTE)])
-def test_bytes_come_back_as_they_were(stream: Stream, value: bytes) -> None:
+def test_bytes_come_back_as_they_were(stream: Stream, opens: Opens, value: bytes) -> None:
     write(stream, [("Bestellung-ä".encode(), value)])
-    (chunk,) = read_all(stream, 1)
+    (chunk,) = read_all(stream, 1, opens=opens)
     assert chunk.keys == ["Bestellung-ä".encode()]
     assert chunk.values == [value]
 
 
-def test_many_records_of_a_megabyte_pass_through_bounded_queues(stream: Stream) -> None:
+def test_many_records_of_a_megabyte_pass_through_bounded_queues(stream: Stream, opens: Opens) -> None:
     body = os.urandom(MEGABYTE - 8)
     sent = [(b"key-%d" % (number % 2), b"%08d" % number + body) for number in range(30)]
     write(stream, sent)
-    assert by_key(read_all(stream, 30)) == grouped(sent)
+    assert by_key(read_all(stream, 30, opens=opens)) == grouped(sent)
 
 
-def test_broker_times_are_the_moment_of_writing(stream: Stream) -> None:
+def test_broker_times_are_the_moment_of_writing(stream: Stream, opens: Opens) -> None:
     before = time.time_ns() // 1_000_000
     write(stream, records(100))
     after = time.time_ns() // 1_000_000
-    for chunk in read_all(stream, 100):
+    for chunk in read_all(stream, 100, opens=opens):
         assert all(before - 1000 <= moment <= after + 1000 for moment in chunk.broker_times)
 
 
@@ -479,7 +519,7 @@ def test_ends_are_the_last_records(stream: Stream) -> None:
     assert stream.ends() == last
 
 
-def test_a_stream_made_again_is_another(kind: Kind, new_name: Callable[[str], str]) -> None:
+def test_a_stream_made_again_is_another(kind: Kind, new_name: Callable[[str], str], opens: Opens) -> None:
     name = new_name("again")
     kind.wire.create(name, partitions=1, retention_hours=48)
     first = kind.wire.open(name)
@@ -493,32 +533,32 @@ def test_a_stream_made_again_is_another(kind: Kind, new_name: Callable[[str], st
         assert len(first.id) == len(name) + 9
         assert second.ends() == dict.fromkeys(second.partitions())
         with pytest.raises(StreamError):
-            first.reader(dict.fromkeys(first.partitions())).poll(1, 1)
+            opens(first, dict.fromkeys(first.partitions())).poll(1, 1)
     finally:
         kind.wire.delete(name)
 
 
-def test_a_position_that_retention_removed_is_lost(kind: Kind, stream: Stream) -> None:
+def test_a_position_that_retention_removed_is_lost(kind: Kind, stream: Stream, opens: Opens) -> None:
     if kind.forget is None:
         pytest.skip("moto keeps everything: tests/unit/test_streams_kinesis.py asks a fake that forgets")
     write(stream, records(300))
-    everything = positions(read_all(stream, 300))
+    everything = positions(read_all(stream, 300, opens=opens))
     name, column = next(iter(everything.items()))
     kind.forget(stream, name, column[20])
 
     with pytest.raises(PositionLostError):
-        stream.reader({name: column[10]}).poll(1, BOUND)
-    read_all(stream, len(column) - 21, {name: column[20]})
-    rest = read_all(stream, len(column) - 21, {name: None})
+        opens(stream, {name: column[10]}).poll(1, BOUND)
+    read_all(stream, len(column) - 21, {name: column[20]}, opens=opens)
+    rest = read_all(stream, len(column) - 21, {name: None}, opens=opens)
     assert positions(rest)[name] == column[21:]
 
 
-def test_a_position_past_the_end_is_lost(kind: Kind, stream: Stream) -> None:
+def test_a_position_past_the_end_is_lost(kind: Kind, stream: Stream, opens: Opens) -> None:
     if kind.name not in KAFKA:
         pytest.skip("only Kafka's positions can be compared with the end without reading")
     write(stream, [(b"a", b"1")])
     with pytest.raises(PositionLostError):
-        stream.reader({"0": 1000, "1": 1000, "2": 1000})
+        opens(stream, {"0": 1000, "1": 1000, "2": 1000})
 
 
 @pytest.mark.kafka
@@ -541,7 +581,7 @@ def test_a_key_goes_to_the_partition_that_javas_clients_choose(
 
 
 def test_what_is_no_record_or_was_never_committed_is_not_read(
-    kind: Kind, stream: Stream, request: pytest.FixtureRequest
+    kind: Kind, stream: Stream, opens: Opens, request: pytest.FixtureRequest
 ) -> None:
     if kind.name not in KAFKA:
         pytest.skip("only Kafka has transactions")
@@ -560,7 +600,7 @@ def test_what_is_no_record_or_was_never_committed_is_not_read(
         producer.flush(BOUND)
         producer.commit_transaction() if commit else producer.abort_transaction()
 
-    found = read_all(stream, 2 * PARTITIONS)
+    found = read_all(stream, 2 * PARTITIONS, opens=opens)
 
     assert {chunk.partition: chunk.values for chunk in found} == {name: [b"0", b"2"] for name in stream.partitions()}
     assert stream.ends() == {chunk.partition: chunk.positions[-1] for chunk in found}

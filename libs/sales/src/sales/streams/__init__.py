@@ -12,7 +12,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from sales.streams.packed import PackedReader
 
 
 class StreamError(Exception):
@@ -192,6 +195,11 @@ class Stream(Protocol):
     def reader(self, after: Mapping[str, int | None]) -> Reader:
         """Reads exactly these partitions, each from the first record after the given position; None means from the
         oldest record there is."""
+        ...
+
+    def packed_reader(self, after: Mapping[str, int | None]) -> "PackedReader":
+        """As `reader`, for code that looks at bytes: the records of a run in one buffer, and on Kafka, where numba is
+        installed, without a Python object for each."""
         ...
 
     def member(

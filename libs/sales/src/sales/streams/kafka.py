@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from kafka import TopicPartition
@@ -27,6 +28,7 @@ from sales.streams.kafka_confluent import (
     probe,
 )
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
+from sales.streams.packed import PackedReader, Packing
 from sales.streams.reaching import reach
 from sales.streams.seldom import Seldom
 
@@ -312,6 +314,20 @@ class KafkaStream:
             )
         return ConfluentReader(
             librdkafka_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
+        )
+
+    def packed_reader(self, after: Mapping[str, int | None]) -> PackedReader:
+        """A reader of whole batches, whichever client is set; without numba, what ``reader`` gives, packed."""
+        if find_spec("numba") is None:
+            return Packing(self.reader(after))
+        from sales.streams.kafka_batches import BatchesReader  # noqa: PLC0415 (numba takes a second, and 100 MB)
+
+        return BatchesReader(
+            kafka_python_settings(self._settings),
+            self._topic,
+            self.starts(after),
+            tell=self._tell(),
+            starts_of=self.starts,
         )
 
     def member(

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -76,22 +76,21 @@ def kafka_python_settings(settings: StreamSettings) -> dict[str, Any]:
     return config
 
 
-_CONSUMER = {
-    "enable_auto_commit": False,
-    "auto_offset_reset": "none",
-    "isolation_level": "read_committed",
-    "allow_auto_create_topics": False,
-    "fetch_max_wait_ms": 100,
-    "heartbeat_interval_ms": 1000,
-    "metadata_max_age_ms": round(METADATA_SECONDS * 1000),
-    # The broker has checked what it took; without native code the sums would cost more than everything else.
-    "check_crcs": False,
-}
+class Fetching:
+    """What a reader is besides ``poll``: fetches partitions that the caller names, from the offsets it names; ``tell``
+    gives all of the topic's, and raises when it is gone; ``starts_of`` finds the offsets of positions."""
 
-
-class PurePythonReader:
-    """Reads partitions that the caller names, from the offsets it names; ``tell`` gives all of the topic's, and
-    raises when it is gone; ``starts_of`` finds the offsets of positions."""
+    settings: ClassVar[dict[str, Any]] = {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": 100,
+        "heartbeat_interval_ms": 1000,
+        "metadata_max_age_ms": round(METADATA_SECONDS * 1000),
+        # The broker has checked what it took; without native code the sums would cost more than everything else.
+        "check_crcs": False,
+    }
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class PurePythonReader:
         self._paused: set[int] = set()
         self._closed = False
         try:
-            self._consumer = KafkaConsumer(**(config | _CONSUMER))
+            self._consumer = KafkaConsumer(**(config | self.settings))
         except KafkaError as fault:
             raise StreamError(f"Kafka's client does not start: {fault}") from fault
         self._begin(starts)
@@ -133,6 +132,43 @@ class PurePythonReader:
         for number, offset in starts.items():
             self._consumer.seek(TopicPartition(self._topic, number), offset)
         self._next.update(starts)
+
+    def _has_waiting(self) -> bool:
+        return not self._paused.issuperset(self._waiting)
+
+    def _fetch(self, wait: float) -> None:
+        """Takes over all that the client has fetched. None must stay there: the client (3.0.12) forgets a partition
+        that is paused when it holds some of its records, and never reads it again."""
+        try:
+            found = self._consumer.poll(round(wait * 1000), max_records=ALL_RECORDS)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as fault:
+            raise PositionLostError(f"{self._topic} no longer has what comes next: {fault}") from fault
+        except RetriableError as fault:
+            log.warning("Kafka: %s", fault)
+            return
+        except KafkaError as fault:
+            raise StreamError(f"reading {self._topic} failed: {fault}") from fault
+        for partition, records in found.items():
+            self._waiting.setdefault(partition.partition, []).extend(records)
+
+    def lag(self) -> dict[str, int]:
+        """Records up to the end that the last fetch heard of."""
+        lags = {}
+        for number, position in self._next.items():
+            high = self._consumer.highwater(TopicPartition(self._topic, number))
+            if high is not None:
+                lags[str(number)] = max(0, high - position)
+        return lags
+
+    def close(self) -> None:
+        """Leaves."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close(timeout_ms=round(CLOSE_SECONDS * 1000))
+
+
+class PurePythonReader(Fetching):
+    """Reads partitions that the caller names."""
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
@@ -156,24 +192,6 @@ class PurePythonReader:
             chunks.append(self._chunk(number, records))
         return chunks
 
-    def _has_waiting(self) -> bool:
-        return not self._paused.issuperset(self._waiting)
-
-    def _fetch(self, wait: float) -> None:
-        """Takes over all that the client has fetched. None must stay there: the client (3.0.12) forgets a partition
-        that is paused when it holds some of its records, and never reads it again."""
-        try:
-            found = self._consumer.poll(round(wait * 1000), max_records=ALL_RECORDS)
-        except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as fault:
-            raise PositionLostError(f"{self._topic} no longer has what comes next: {fault}") from fault
-        except RetriableError as fault:
-            log.warning("Kafka: %s", fault)
-            return
-        except KafkaError as fault:
-            raise StreamError(f"reading {self._topic} failed: {fault}") from fault
-        for partition, records in found.items():
-            self._waiting.setdefault(partition.partition, []).extend(records)
-
     def _chunk(self, number: int, records: list[Any]) -> Chunk:
         self._next[number] = records[-1].offset + 1
         return Chunk(
@@ -183,21 +201,6 @@ class PurePythonReader:
             [record.offset for record in records],
             [record.timestamp for record in records],
         )
-
-    def lag(self) -> dict[str, int]:
-        """Records up to the end that the last fetch heard of."""
-        lags = {}
-        for number, position in self._next.items():
-            high = self._consumer.highwater(TopicPartition(self._topic, number))
-            if high is not None:
-                lags[str(number)] = max(0, high - position)
-        return lags
-
-    def close(self) -> None:
-        """Leaves."""
-        if not self._closed:
-            self._closed = True
-            self._consumer.close(timeout_ms=round(CLOSE_SECONDS * 1000))
 
 
 class PurePythonMember(PurePythonReader):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sales.streams import Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
+from sales.streams.packed import Packing
 
 POSITION_DIGITS = 20
 
@@ -103,6 +104,10 @@ class MemoryStream:
     def reader(self, after: Mapping[str, int | None]) -> "MemoryReader":
         """Reads these partitions, each after a position; None: from the oldest record."""
         return MemoryReader(self, dict(after))
+
+    def packed_reader(self, after: Mapping[str, int | None]) -> Packing:
+        """The same, packed."""
+        return Packing(self.reader(after))
 
     def member(
         self,

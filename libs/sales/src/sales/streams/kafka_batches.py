@@ -1,0 +1,217 @@
+"""The processor's hot path on Kafka: whole record batches, taken apart by compiled code. Needs numba.
+
+kafka-python does what is not done for every record: connections, credentials, metadata, leaders that change, fetch
+sessions, retries. It is kept from taking batches apart itself: its `Fetcher` makes an object for each answer of a
+broker and asks that for records; here the object is an `Answer`, which gives batches.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.record import MemoryRecords
+
+from sales.streams import StreamError
+from sales.streams.kafka_python import Fetching
+from sales.streams.kafka_records import Batch, batches_of, unpack
+from sales.streams.packed import Packed
+
+ANSWER_BYTES = 16 * 1024 * 1024
+"""What one broker may send at once, or one batch that is larger. A reader holds at most two answers of each broker, as
+they were sent (compressed): one that it hands out, and one that is on its way meanwhile; and of one run per partition
+what was too much for the last ``poll``."""
+
+PARTITION_BYTES = 2 * 1024 * 1024
+"""What of an answer may be of one partition, so that a busy one leaves room for the others."""
+
+RUN_RECORDS = 4_096
+"""A run takes in batches until it has so many: what is done once for a run weighs little then, and its memory is still
+small enough to be used again. Of 16,000 orders it comes anew from the system, which costs more than decompressing."""
+
+RUN_BYTES = 1024 * 1024
+"""A run takes in no further batch when it has so many, compressed: large records make short runs."""
+
+LARGEST_RUN = 16_384
+"""A batch with more records is handed out in pieces."""
+
+
+class BatchesReader(Fetching):
+    """Reads partitions that the caller names; compiled code takes their records apart."""
+
+    settings = Fetching.settings | {
+        "fetch_max_bytes": ANSWER_BYTES,
+        "max_partition_fetch_bytes": PARTITION_BYTES,
+        "metrics_enabled": False,
+    }
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        starts: Mapping[int, int],
+        *,
+        tell: Callable[[], list[str]],
+        starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
+    ) -> None:
+        self._rests: dict[int, Packed] = {}
+        """of runs that were larger than what was asked for; the partition is in ``_waiting`` too"""
+        self._fetched: dict[int, int] = {}
+        """offsets behind what came, records or not"""
+        self._failure: StreamError | None = None
+        super().__init__(config, topic, starts, tell=tell, starts_of=starts_of)
+        self._consumer._fetcher.PartitionRecords = self._answer
+
+    def _answer(self, fetch_offset: int, partition: TopicPartition, records: MemoryRecords, **options: Any) -> "Answer":
+        return Answer(fetch_offset, partition, records, fetched=self._fetched, **options)
+
+    def poll(self, max_records: int, timeout: float) -> list[Packed]:
+        """The next records; waits for the first one only, at most ``timeout`` seconds. An error stays."""
+        if self._closed:
+            raise StreamError(f"the reader of {self._topic} is closed")
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._tell()
+            if not self._waiting:
+                self._fetch(timeout)
+            return self._hand_out(max_records)
+        except StreamError as fault:
+            self._failure = fault
+            raise
+
+    def _hand_out(self, room: int) -> list[Packed]:
+        """One run of each partition that has some, while there is room."""
+        runs = []
+        for number in list(self._waiting):
+            if room == 0:
+                break
+            run = self._next_run(number, min(room, LARGEST_RUN))
+            if len(run):
+                self._next[number] = int(run.positions[-1]) + 1
+                runs.append(run)
+                room -= len(run)
+        return runs
+
+    def _next_run(self, number: int, room: int) -> Packed:
+        batches = self._waiting.pop(number)
+        run = self._rests.pop(number, None)
+        if run is None:
+            taken = _batches_of_a_run(batches, room)
+            try:
+                run = unpack(str(number), batches[:taken], self._next[number])
+            except StreamError as fault:
+                raise StreamError(f"{self._topic}/{number}: {fault}") from fault
+            batches = batches[taken:]
+        if len(run) > room:
+            run, self._rests[number] = _cut(run, room)
+        if batches or number in self._rests:
+            self._waiting[number] = batches  # at the back, so that a busy partition starves none
+        return run
+
+    def lag(self) -> dict[str, int]:
+        """Records up to the end that the last fetch heard of; ends of transactions count until they are fetched."""
+        for number, offset in self._fetched.items():
+            if number not in self._waiting:
+                self._next[number] = offset
+        return super().lag()
+
+
+def _cut(run: Packed, at: int) -> tuple[Packed, Packed]:
+    """In two, the first with ``at`` records; both look into the same data."""
+
+    def part(which: slice) -> Packed:
+        return Packed(
+            run.partition,
+            run.data,
+            run.key_starts[which],
+            run.key_ends[which],
+            run.value_starts[which],
+            run.value_ends[which],
+            run.positions[which],
+            run.broker_times[which],
+        )
+
+    return part(slice(at)), part(slice(at, None))
+
+
+def _batches_of_a_run(batches: Sequence[Batch], room: int) -> int:
+    """How many batches to take for the next run: one at least."""
+    records = size = 0
+    for taken, batch in enumerate(batches):
+        if taken and (records + batch.count > room or records >= RUN_RECORDS or size >= RUN_BYTES):
+            return taken
+        records += batch.count
+        size += len(batch.records)
+    return len(batches)
+
+
+class Answer:
+    """What a broker sent of one partition, as the client's `Fetcher` wants to see it: with whole batches for records.
+
+    Leaves out what is no record: ends of transactions, and batches of those that were aborted.
+    """
+
+    def __init__(
+        self,
+        fetch_offset: int,
+        partition: TopicPartition,
+        records: MemoryRecords,
+        *,
+        fetched: dict[int, int],
+        aborted_transactions: Iterable[Any] | None,
+        on_drain: Callable[["Answer"], None],
+        **_: Any,
+    ) -> None:
+        self.topic_partition = partition
+        self.next_fetch_offset = fetch_offset
+        self.leader_epoch = -1
+        self.bytes_read = 0
+        self._bytes: memoryview | None = memoryview(records._buffer)
+        self._fetched = fetched
+        self._on_drain = on_drain
+        self._aborted = sorted((each.first_offset, each.producer_id) for each in aborted_transactions or ())
+
+    def __bool__(self) -> bool:
+        return self._bytes is not None
+
+    def drain(self) -> None:
+        """Forgets what is left."""
+        if self._bytes is not None:
+            self._bytes = None
+            self._on_drain(self)
+
+    def take(self, _: int) -> list[Batch]:
+        """All batches that hold records, however many those are.
+
+        Raises:
+            StreamError: one of them is corrupt, or in a format of before Kafka 0.11.
+        """
+        if self._bytes is None:
+            return []
+        kept = []
+        offset, epoch = self.next_fetch_offset, self.leader_epoch
+        aborting: set[int] = set()
+        try:
+            for batch in batches_of(self._bytes):
+                if self._holds_records(batch, aborting) and batch.count and batch.next_offset > offset:
+                    kept.append(batch)
+                offset, epoch = max(offset, batch.next_offset), batch.leader_epoch
+        except StreamError as fault:
+            there = self.topic_partition
+            raise StreamError(f"{there.topic}/{there.partition}: {fault}") from fault
+        self.bytes_read = len(self._bytes)
+        self.next_fetch_offset, self.leader_epoch = offset, epoch
+        self._fetched[self.topic_partition.partition] = offset
+        self.drain()
+        return kept
+
+    def _holds_records(self, batch: Batch, aborting: set[int]) -> bool:
+        """Whether a batch's records count; ``aborting`` are the producers whose transaction here was aborted."""
+        if batch.producer_id >= 0:
+            while self._aborted and self._aborted[0][0] < batch.next_offset:
+                aborting.add(self._aborted.pop(0)[1])
+            if batch.ends_aborted():
+                aborting.discard(batch.producer_id)
+            elif batch.is_transactional and batch.producer_id in aborting:
+                return False
+        return not batch.is_control

@@ -1,0 +1,304 @@
+"""Kafka's record batches (KIP-98, message format 2) as bytes and columns, without a Python object for a record.
+
+A batch is looked at in two steps. `batches_of` walks over the headers of what a broker sent and checks each batch's
+sum; `unpack` decompresses some batches and takes them apart into one `Packed`, in compiled code that checks every
+length against the end of its batch: whatever the bytes are, nothing outside is read. Needs numba.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from crc32c import crc32c
+from kafka import codec as codecs
+from numba import njit
+
+from sales.compiled import byte_at, put_long, signed
+from sales.streams import StreamError
+from sales.streams.packed import PADDING, Packed
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+"""base offset, length, leader epoch, magic, sum, attributes, last offset's delta, first and max timestamp, producer's
+id and epoch, base sequence, number of records"""
+
+_LENGTH = struct.Struct(">qi")
+"""Base offset and length, which every message format begins with; the length counts what is behind it."""
+
+_MAGIC_AT = 16
+_SUMMED_AT = 21
+"""The sum covers everything from the attributes on."""
+
+_CODEC_BITS, _APPEND_TIME_BIT, _TRANSACTIONAL_BIT, _CONTROL_BIT = 0x07, 0x08, 0x10, 0x20
+
+_SMALLEST_RECORD = 7
+"""Seven numbers of one byte each: no batch has more records than a seventh of its bytes."""
+
+_CONTROL_KEY = struct.Struct(">hh")
+"""version, type; a type of 0 ends a transaction that was aborted"""
+
+_CODECS: dict[int, tuple[str, Callable[[], bool], Callable[[bytes], bytes]]] = {
+    1: ("gzip", codecs.has_gzip, codecs.gzip_decode),
+    2: ("snappy", codecs.has_snappy, codecs.snappy_decode),
+    3: ("lz4", codecs.has_lz4, codecs.lz4_decode),
+    4: ("zstd", codecs.has_zstd, codecs.zstd_decode),
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One record batch, its sum checked, its records as they were sent."""
+
+    base_offset: int
+    next_offset: int
+    """behind the last record that was ever in it; compaction may have removed some"""
+    leader_epoch: int
+    attributes: int
+    first_time: int
+    max_time: int
+    producer_id: int
+    """-1: none"""
+    count: int
+    records: memoryview
+    """compressed, unless the attributes name no codec"""
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether a transaction decides about it."""
+        return bool(self.attributes & _TRANSACTIONAL_BIT)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it holds the end of a transaction instead of records."""
+        return bool(self.attributes & _CONTROL_BIT)
+
+    def ends_aborted(self) -> bool:
+        """Whether it tells that its producer's transaction was aborted.
+
+        Raises:
+            StreamError: it is not what such a batch should be.
+        """
+        if not self.is_control:
+            return False
+        key = unpack("", [self], self.base_offset).key(0)
+        if key is None or len(key) < _CONTROL_KEY.size:
+            raise _corrupt(self.base_offset, "the end of a transaction has no type")
+        _, kind = _CONTROL_KEY.unpack_from(key)
+        return bool(kind == 0)
+
+
+def batches_of(answer: memoryview) -> Iterator[Batch]:
+    """The whole batches in what a broker sent of one partition; a broker may cut the last one off.
+
+    Raises:
+        StreamError: a batch fails its sum, or is in a format of before Kafka 0.11.
+    """
+    at = 0
+    while len(answer) - at >= _LENGTH.size:
+        base_offset, length = _LENGTH.unpack_from(answer, at)
+        whole = answer[at : at + _LENGTH.size + length]
+        if length < _MAGIC_AT + 1 - _LENGTH.size:
+            raise _corrupt(base_offset, f"a length of {length}")
+        if len(whole) < _LENGTH.size + length:
+            return
+        if whole[_MAGIC_AT] != 2:
+            raise StreamError(
+                f"records at offset {base_offset} are in Kafka's message format {whole[_MAGIC_AT]}, of before 0.11; "
+                "write them anew, or begin behind them"
+            )
+        if len(whole) < _HEADER.size:
+            raise _corrupt(base_offset, f"a length of {length}")
+        at += len(whole)
+        yield _batch(whole)
+
+
+def _batch(whole: memoryview) -> Batch:
+    (
+        base_offset,
+        _,
+        leader_epoch,
+        _,
+        checksum,
+        attributes,
+        last_delta,
+        first_time,
+        max_time,
+        producer_id,
+        _,
+        _,
+        count,
+    ) = _HEADER.unpack_from(whole)
+    if crc32c(whole[_SUMMED_AT:]) != checksum:
+        raise _corrupt(base_offset, "its sum (CRC-32C) is wrong")
+    if last_delta < 0 or count < 0:
+        raise _corrupt(base_offset, f"{count} records up to {last_delta}")
+    return Batch(
+        base_offset=base_offset,
+        next_offset=base_offset + last_delta + 1,
+        leader_epoch=leader_epoch,
+        attributes=attributes,
+        first_time=first_time,
+        max_time=max_time,
+        producer_id=producer_id,
+        count=count,
+        records=whole[_HEADER.size :],
+    )
+
+
+def unpack(partition: str, batches: Sequence[Batch], start: int) -> Packed:
+    """The records of consecutive batches from offset ``start`` on: compressed batches may begin before it.
+
+    Raises:
+        StreamError: a batch is not what it should be, or is compressed with what is not installed.
+    """
+    plain = [_decompressed(batch) for batch in batches]
+    data = np.frombuffer(b"".join([*plain, bytes(PADDING)]), dtype=np.uint8)
+    columns = np.empty((6, sum(batch.count for batch in batches)), dtype=np.int64)
+    data_address, column_address, stride = data.ctypes.data, columns.ctypes.data, columns.strides[0]
+    rows = begin = 0
+    for batch, records in zip(batches, plain, strict=True):
+        end = begin + len(records)
+        rows = take_apart(
+            data_address,
+            begin,
+            end,
+            batch.count,
+            batch.base_offset,
+            batch.next_offset,
+            start,
+            batch.max_time if batch.attributes & _APPEND_TIME_BIT else batch.first_time,
+            0 if batch.attributes & _APPEND_TIME_BIT else 1,
+            column_address,
+            stride,
+            rows,
+        )
+        if rows < 0:
+            raise _corrupt(batch.base_offset, "its records don't fit into it")
+        begin = end
+    key_starts, key_ends, value_starts, value_ends, offsets, times = columns[:, :rows]
+    return Packed(partition, data, key_starts, key_ends, value_starts, value_ends, offsets, times)
+
+
+def _decompressed(batch: Batch) -> bytes | memoryview:
+    number = batch.attributes & _CODEC_BITS
+    records: bytes | memoryview = batch.records
+    if number:
+        name, there, decode = _CODECS.get(number, (f"codec {number}", lambda: False, bytes))
+        if not there():
+            raise StreamError(
+                f"records at offset {batch.base_offset} are compressed with {name}, which is not installed"
+            )
+        try:
+            records = decode(batch.records.tobytes())
+        except Exception as fault:  # each codec has errors of its own
+            raise _corrupt(batch.base_offset, f"{name}: {fault}") from fault
+    if batch.count * _SMALLEST_RECORD > len(records):
+        raise _corrupt(batch.base_offset, f"{batch.count} records in {len(records)} bytes")
+    return records
+
+
+def _corrupt(base_offset: int, why: str) -> StreamError:
+    return StreamError(f"the batch at offset {base_offset} is corrupt: {why}")
+
+
+def _compiled(signature: str) -> Callable[[F], F]:
+    """Compiled when this is imported, or taken from the cache on disk: no call has to wait for it."""
+    decorate: Callable[[F], F] = njit(signature, cache=True)
+    return decorate
+
+
+@_compiled("UniTuple(int64, 2)(int64, int64)")
+def _number(place: int, end: int) -> tuple[int, int]:
+    """A number of variable length and the place behind it; past ``end`` if it does not end there."""
+    bits, shift = np.uint64(0), np.uint64(0)
+    while place < end and shift < np.uint64(64):
+        byte = byte_at(place)
+        place += 1
+        bits |= np.uint64(byte & 0x7F) << shift
+        if byte < 0x80:
+            return signed(bits >> np.uint64(1)) ^ -signed(bits & np.uint64(1)), place
+        shift += np.uint64(7)
+    return 0, end + 1
+
+
+@_compiled("UniTuple(int64, 2)(int64, int64)")
+def _bytes(place: int, end: int) -> tuple[int, int]:
+    """Where the bytes behind a length begin (-1: there are none, not even empty ones) and the place behind them; past
+    ``end`` if they don't end there."""
+    length, place = _number(place, end)
+    if length > end - place:
+        return -1, end + 1
+    return (place, place + length) if length >= 0 else (-1, place)
+
+
+@_compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
+def take_apart(  # noqa: PLR0917 (compiled code is called fastest with bare numbers)
+    data: int,
+    begin: int,
+    end: int,
+    count: int,
+    base_offset: int,
+    next_offset: int,
+    start: int,
+    time: int,
+    time_counts: int,
+    columns: int,
+    stride: int,
+    row: int,
+) -> int:
+    """Writes one line for each record from offset ``start`` on, and returns the number of lines then; -1: corrupt.
+
+    Args:
+        data: address of the buffer.
+        begin: the batch's first byte in it.
+        end: behind the batch's last byte.
+        count: records in it.
+        base_offset: what their offsets count from.
+        next_offset: what they stay below.
+        start: the first offset that is wanted.
+        time: ms since 1970, of the batch.
+        time_counts: 1: a record's own time counts from there; 0: all have that time.
+        columns: address of room for lines: key's begin and end, value's begin and end, offset, time.
+        stride: bytes from one column to the next.
+        row: lines that are there.
+    """
+    place, limit = data + begin, data + end
+    offset = base_offset - 1
+    for _ in range(count):
+        length, place = _number(place, limit)
+        if length < 0 or length > limit - place:
+            return -1
+        behind = place + length
+        time_delta, place = _number(place + 1, behind)  # after a byte of attributes, none of which is in use
+        offset_delta, place = _number(place, behind)
+        key, place = _bytes(place, behind)
+        key_end = place
+        value, place = _bytes(place, behind)
+        value_end = place
+        headers, place = _number(place, behind)
+        if headers < 0:
+            return -1
+        while headers > 0 and place < behind:
+            name, place = _bytes(place, behind)
+            _, place = _bytes(place, behind)
+            if name < 0:
+                return -1
+            headers -= 1
+        if headers > 0 or place != behind or offset_delta <= offset - base_offset:
+            return -1
+        if offset_delta >= next_offset - base_offset:
+            return -1
+        offset = base_offset + offset_delta
+        if offset >= start:
+            line = columns + 8 * row
+            put_long(line, key - data if key >= 0 else -1)
+            put_long(line + stride, key_end - data)
+            put_long(line + 2 * stride, (value if value >= 0 else value_end) - data)
+            put_long(line + 3 * stride, value_end - data)
+            put_long(line + 4 * stride, offset)
+            put_long(line + 5 * stride, time + time_counts * time_delta)
+            row += 1
+    return row if place == limit else -1
