@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,20 @@ def test_a_number_that_comes_again_after_the_span_is_another_order(tmp_path: Pat
         "2010-12-01T08:00:00.000Z",
         "2010-12-01T09:00:01.000Z",
     ]
+
+
+def test_a_late_row_of_an_order_finds_it_wherever_the_reader_cuts_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        a_row(InvoiceNo=number, InvoiceDate=f"2010-12-01 {time}")
+        for number, time in (("X", "10:00:00"), ("Y", "11:00:01"), ("X", "10:00:30"))
+    ]
+    whole, _ = replayed(tmp_path, *rows)
+    monkeypatch.setattr(table, "CSV_BLOCK_BYTES", 90)
+    cut, _ = replayed(tmp_path, *rows)
+    assert cut == whole
+    assert [(order.order_id, order.lines) for order in whole] == [("X", 2), ("Y", 1)]
 
 
 @pytest.mark.parametrize(
@@ -373,6 +387,36 @@ def test_where_the_reader_cuts_the_file_makes_no_difference(tmp_path: Path, monk
     cut, _ = replayed(tmp_path, *rows, rules=rules)
     assert cut == whole
     assert len(whole) > 30
+
+
+MOMENTS = st.lists(st.tuples(st.sampled_from("XY"), st.integers(0, 24), st.sampled_from([0, 0, 3, 10])), max_size=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(MOMENTS, st.integers(1, 3))
+def test_however_few_rows_are_read_at_once_the_orders_are_the_same(
+    tmp_path: Path, moments: list[tuple[str, int, int]], at_once: int
+) -> None:
+    moments.sort(key=lambda moment: moment[1])  # each row at most ten minutes late: the span
+    rows = [
+        a_row(InvoiceNo=number, InvoiceDate=f"2010-12-01 10:{10 + at - late:02d}:00") for number, at, late in moments
+    ]
+    rules = ONLINE_RETAIL.model_copy(update={"span_seconds": 600})
+    whole, _ = replayed(tmp_path, *rows, rules=rules)
+
+    read = table.read
+
+    def read_few(*arguments: Any) -> Iterator[table.TextColumns]:
+        for columns in read(*arguments):
+            for start in range(0, len(columns[0]), at_once):
+                yield [column[start : start + at_once] for column in columns]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "read", read_few)
+        cut, _ = replayed(tmp_path, *rows, rules=rules)
+    assert cut == whole
+    assert [order.event_time for order in cut] == sorted(order.event_time for order in cut)
+    assert sum(order.lines for order in cut) == len(rows)
 
 
 def test_a_missing_column_is_named_and_so_are_those_there_are(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Real orders from a file of order lines: rows grouped into orders, by event time, every row accounted for.
 
 An order's time is the earliest among its rows. Rows of one order, and rows out of order, may lie ``span_seconds``
-apart; so much of the file is held in memory, and no more. Rows further apart under one order id are two orders.
+apart; twice so much of the file is held in memory, and no more. Rows further apart under one order id are two orders.
 """
 
 from collections import Counter
@@ -269,6 +269,7 @@ class _Assembly:
         self._cells = Cells(mapping)
         self._open: dict[str, _Open] = {}
         self._closed: list[_Open] = []
+        """orders whose id another one has taken over, and that are not given out yet"""
         self._latest = -(2**63)
         self._begun = 0
         self._rows = 0
@@ -306,12 +307,10 @@ class _Assembly:
 
     def complete(self) -> list[_Open]:
         """The orders that no further row can belong to, by time; all that are given out later are not earlier."""
-        edge = self._latest - self._span
-        done = [order for order in self._open.values() if order.event_time < edge]
-        for order in done:
-            del self._open[order.order_id]
-        done += self._closed
-        self._closed = []
+        edge = self._edge()
+        done = [order for order in (*self._open.values(), *self._closed) if order.event_time < edge]
+        self._open = {order_id: order for order_id, order in self._open.items() if order.event_time >= edge}
+        self._closed = [order for order in self._closed if order.event_time >= edge]
         return sorted(done, key=_by_time)
 
     def rest(self) -> list[_Open]:
@@ -322,7 +321,12 @@ class _Assembly:
 
     def everything_is_after(self, time: int) -> bool:
         """Whatever is still to be given out is later than ``time``."""
-        return self._latest - self._span > time
+        return self._edge() > time
+
+    def _edge(self) -> int:
+        """Orders before this time are complete: a row may come a span behind the latest one, and belong to an order
+        that began a span before it."""
+        return self._latest - 2 * self._span
 
     def _order(self, order_id: str, time: int) -> _Open | None:
         """The order that a row belongs to, if it has begun."""
