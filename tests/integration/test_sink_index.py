@@ -71,7 +71,7 @@ def account(aws_settings: AwsSettings, new_name: Callable[[str], str]) -> Iterat
 def store(lane: OrdersIndex, values: list[bytes], positions: list[int]) -> None:
     chunk = a_chunk(values, positions=positions)
     prepared = lane.prepare(chunk)
-    extent = Extent("0", None, positions[-1], [prepared.content], len(values), prepared.rejected, 0)
+    extent = Extent("0", None, positions[-1], [prepared.content], len(values), prepared.rejected, 0, 0)
     lane.store(extent, threading.Event())
 
 
@@ -164,7 +164,7 @@ def test_of_rollups_the_highest_version_stands_and_a_stale_one_only_marks_it(acc
     lane = RollupsIndex("index-rollups", account.trends, "USD")
     account.trends.check()
     for start in range(0, len(records), 5):
-        extent = Extent("0", None, 1, [records[start : start + 5]], 5, 0, 0)
+        extent = Extent("0", None, 1, [records[start : start + 5]], 5, 0, 0, 0)
         lane.store(extent, threading.Event())
     assert {item["scope"]: item for item in account.scan(account.settings.trends_table)} == {
         "GB/never stale": plain(trend(versions["GB/never stale"][-1], "USD")),
@@ -247,7 +247,7 @@ THROTTLED = "ProvisionedThroughputExceededException"
 
 def extent_of(lane: OrdersIndex, count: int) -> Extent[Any]:
     prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(count)]))
-    return Extent("0", None, 1, [prepared.content], count, 0, 0)
+    return Extent("0", None, 1, [prepared.content], count, 0, 0, 0)
 
 
 def test_throttled_items_are_written_later_and_none_is_lost(

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from sales.streams import AwayError, Checkpoint, Chunk, StreamError
-from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
+from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, MemoryWire
 from sink.archive import Archive
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
 from sink.layouts import orders_layout
 from sink.store import StoreError
-from support.sinking import RULES, Inline, MemoryStore, an_order
+from support.sinking import EVENT_TIME, RULES, Inline, MemoryStore, an_order
 from support.waiting import eventually
 
 Rows = list[tuple[int, bytes]]
@@ -38,9 +38,12 @@ class MemoryLane:
         self.open = threading.Event()
         self.open.set()
         self.calls = 0
+        self.weight = 1
+        """bytes held for each of a message's"""
 
     def prepare(self, chunk: Chunk) -> Prepared[Rows]:
-        return Prepared(list(zip(chunk.positions, chunk.values, strict=True)), chunk.values.count(b"bad"))
+        rows = list(zip(chunk.positions, chunk.values, strict=True))
+        return Prepared(rows, chunk.values.count(b"bad"), self.weight * chunk.size())
 
     def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (one partition)
         self._answer()
@@ -257,6 +260,31 @@ def test_a_store_that_was_away_for_days_is_tried_again(stream: MemoryStream, run
     sink.eventually(lambda: lane.values() == [b"0"])
 
 
+def test_orders_of_many_small_lines_are_bounded_by_the_memory_they_take(
+    stream: MemoryStream, run: Callable[..., Sink]
+) -> None:
+    digits = stream.position_digits
+    layout = orders_layout(RULES, dict.fromkeys(RULES.countries, "Europe"), stream.id, digits)
+    store = MemoryStore()
+    lane = Archive("archive-orders", store, layout, stream=stream.id, digits=digits, puts=Inline())
+    sink = run(lane, replace(WHOLE, buffer_bytes=8_000_000))
+    lines = [{"product_id": "1", "quantity": 1, "unit_amount": 1}] * 17_500
+    for number in range(3):  # messages of a megabyte, which take three
+        with stream.writer() as writer:
+            writer.write([b"k"], [an_order("k", event_time=EVENT_TIME + number, lines=lines)])
+        sink.await_read(number + 1)
+    eventually(lambda: len(store.keys("orders/")) == 1)
+    eventually(lambda: sink.held() == 0)
+
+
+def test_what_is_heavy_in_memory_is_written_early(run: Callable[..., Sink], stream: MemoryStream) -> None:
+    lane = MemoryLane()
+    lane.weight = 100
+    run(lane, replace(WHOLE, buffer_bytes=1_000))
+    write(stream, *[b"0123456789"] * 2)
+    eventually(lambda: len(lane.values()) == 2)
+
+
 def test_memory_is_bounded_while_the_store_is_slow_and_the_reader_is_far_behind(run: Callable[..., Sink]) -> None:
     wire = MemoryWire()
     wire.create("orders", partitions=4, retention_hours=24)
@@ -354,6 +382,57 @@ def test_a_stop_does_not_wait_for_a_store_that_is_away(stream: MemoryStream, run
     assert (sink.fault, lane.calls) == (None, 2)
 
 
+def test_a_stop_waits_for_a_store_under_way_no_longer_than_it_may(stream: MemoryStream) -> None:
+    lane = MemoryLane()
+    delivery: Delivery[Rows] = Delivery(stream, "sink", MemoryCheckpoints(), lane, AT_ONCE, stop_seconds=0.1)
+    stop = threading.Event()
+    thread = threading.Thread(target=delivery.run, args=(stop,), daemon=True)
+    thread.start()
+    eventually(lambda: lane.calls == 1)
+    lane.open.clear()  # the store answers no more
+    write(stream, b"0")
+    eventually(lambda: lane.calls == 2)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert stream.groups["sink"] == []
+    lane.open.set()
+
+
+def joined(one: Chunk, other: Chunk) -> Chunk:
+    return Chunk(
+        one.partition,
+        one.keys + other.keys,
+        one.values + other.values,
+        one.positions + other.positions,
+        one.broker_times + other.broker_times,
+    )
+
+
+def test_records_that_a_client_hands_out_again_are_left_out(
+    stream: MemoryStream, run: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = MemoryReader.poll
+    before: list[Chunk] = []
+
+    def again(reader: MemoryReader, max_records: int, timeout: float) -> list[Chunk]:
+        """Each chunk twice, and then once more in front of the next."""
+        chunks = poll(reader, max_records, timeout)
+        out = [joined(old, new) for old, new in zip(before[-1:], chunks, strict=False)] or chunks
+        before.extend(chunks)
+        return [*out, *chunks]
+
+    monkeypatch.setattr(MemoryReader, "poll", again)
+    lane = MemoryLane()
+    sink = run(lane, replace(WHOLE, rotate_records=15))
+    for start in range(0, 30, 10):
+        write(stream, *numbered(start, start + 10))
+        sink.await_read(start + 10)
+    sink.stop()
+    assert lane.values() == numbered(0, 30)
+    assert sink.fault is None
+
+
 def test_a_member_that_leaves_hands_over_what_it_read(run: Callable[..., Sink]) -> None:
     wire = MemoryWire()
     wire.create("orders", partitions=2, retention_hours=24)
@@ -382,6 +461,28 @@ class Refusing(MemoryCheckpoints):
         if self.refusals:
             self.refusals -= 1
             raise StreamError("not acknowledged")
+        super().save(group, stream, partition, checkpoint)
+
+
+def test_commits_are_some_seconds_apart(stream: MemoryStream, run: Callable[..., Sink]) -> None:
+    saves = Counting()
+    lane = MemoryLane()
+    sink = Sink(stream, lane, AT_ONCE, saves)
+    for number in range(20):
+        write(stream, b"%d" % number)
+        eventually(lambda number=number: len(lane.values()) == number + 1)  # type: ignore[misc]
+    assert saves.count <= 1
+    sink.now = 5
+    eventually(lambda: committed(saves) == [3 * 19])
+    sink.stop()
+    assert saves.count == 2
+
+
+class Counting(MemoryCheckpoints):
+    count = 0
+
+    def save(self, group: str, stream: str, partition: str, checkpoint: Checkpoint) -> None:
+        self.count += 1
         super().save(group, stream, partition, checkpoint)
 
 

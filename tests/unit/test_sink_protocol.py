@@ -176,7 +176,7 @@ def archive(store: MemoryStore) -> Archive:
 
 def extent_of(after: int | None, end: int, values: list[bytes], positions: list[int]) -> Extent[Any]:
     piece = LAYOUT.decode(a_chunk(values, positions=positions))
-    return Extent("0", after, end, [piece.table], len(values), piece.rejected, sum(map(len, values)))
+    return Extent("0", after, end, [piece.table], len(values), piece.rejected, sum(map(len, values)), 0)
 
 
 def stored_positions(store: MemoryStore) -> Counter[int]:

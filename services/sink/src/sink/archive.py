@@ -59,7 +59,7 @@ class Archive:
     def prepare(self, chunk: Chunk) -> Prepared[pa.Table]:
         """See ``Lane``."""
         piece = self._layout.decode(chunk)
-        return Prepared(piece.table, piece.rejected)
+        return Prepared(piece.table, piece.rejected, piece.table.get_total_buffer_size())
 
     def start(self, partition: str, committed: int | None) -> Start:
         """See ``Lane``. The chain in the store alone decides, not what was committed: groups are reset, their

@@ -36,8 +36,12 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two tries of a job whose store is away; with jitter, so that lanes don't come back together."""
 
-COMMIT_PAUSE_SECONDS = 1.0
-"""Between two tries of a commit that was not acknowledged."""
+COMMIT_SECONDS = 5.0
+"""Between two commits: each is a round trip on the reading thread, on Kinesis for each partition, and paid for. What a
+crash makes the index read again is the work of seconds; the archive's chain knows by itself."""
+
+FIRST_COMMIT_PAUSE_SECONDS = 1.0
+"""Before a commit that was not acknowledged is tried again; grows to LONGEST_PAUSE_SECONDS."""
 
 REPORT_SECONDS = 60.0
 """A line of counts on the log, when something happened."""
@@ -61,6 +65,8 @@ class Prepared(Generic[T]):
     content: T
     rejected: int
     """messages that can't be decoded: counted, not stored"""
+    held: int
+    """bytes that the content takes in memory: with many small lines some times its messages'"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Extent(Generic[T]):
     rejected: int
     bytes: int
     """of the messages"""
+    held: int
+    """bytes in memory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ class Limits:
     rotate_seconds: float
     """since the extent's first record; 0: as soon as nothing of the partition is being stored"""
     buffer_bytes: int
-    """message bytes of all partitions; beyond it, everything is paused until something is stored"""
+    """bytes in memory, of all partitions; beyond it, everything is paused until something is stored"""
     workers: int = 2
     """extents stored at one time"""
 
@@ -170,7 +178,13 @@ class _Open(Generic[T]):
     read: int = 0
     rejected: int = 0
     bytes: int = 0
+    held: int = 0
     since: float = 0.0
+
+    @property
+    def last(self) -> int | None:
+        """The position up to which the partition was read."""
+        return self.after if self.end is None else self.end
 
 
 @dataclass(slots=True)
@@ -191,8 +205,8 @@ class _Partition(Generic[T]):
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def held(self) -> int:
-        """Message bytes in memory."""
-        return (self.open.bytes if self.open else 0) + (self.sealed.bytes if self.sealed else 0)
+        """Bytes in memory."""
+        return (self.open.held if self.open else 0) + (self.sealed.held if self.sealed else 0)
 
 
 class Delivery(Generic[T]):
@@ -230,31 +244,31 @@ class Delivery(Generic[T]):
         self._partitions: dict[str, _Partition[T]] = {}
         self._uncommitted: dict[str, int] = {}
         self._commit_at = 0.0
+        self._commit_tries = 0
         self._poll_records = FIRST_POLL_RECORDS
         self._fault: Exception | None = None
         self._report_at = clock() + REPORT_SECONDS
         self._reported = Counts()
 
     def run(self, stop: threading.Event) -> None:
-        """Joins the group and delivers until ``stop`` is set; then stores what was read, commits and leaves.
+        """Joins the group and delivers until ``stop`` is set; then stores what was read, commits and leaves. Requests
+        that are still under way are left alone then: whoever reads next repeats them.
 
         Raises:
             StreamError: the stream can't be read on.
             StoreError: the store refuses for good, or holds something else than it must.
         """
-        with ThreadPoolExecutor(self._limits.workers, thread_name_prefix=self._lane.name) as workers:
-            self._workers = workers
-            self._member: Member = self._stream.member(
-                self._group, self._checkpoints, self._on_assigned, self._on_revoked
-            )
-            try:
-                while not stop.is_set():
-                    self._step()
-                self._finish(list(self._partitions))
-                self._raise_fault()
-            finally:
-                self._abandon(list(self._partitions))
-                self._member.close()
+        self._workers = ThreadPoolExecutor(self._limits.workers, thread_name_prefix=self._lane.name)
+        self._member: Member = self._stream.member(self._group, self._checkpoints, self._on_assigned, self._on_revoked)
+        try:
+            while not stop.is_set():
+                self._step()
+            self._finish(list(self._partitions))
+            self._raise_fault()
+        finally:
+            self._abandon(list(self._partitions))
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            self._member.close()
         self._report()
 
     def _step(self) -> None:
@@ -362,6 +376,15 @@ class Delivery(Generic[T]):
         if partition is None or partition.open is None:
             return  # read before it was known where to start; will be read again from there
         rest = chunk
+        if partition.open.last is not None and chunk.positions[0] <= partition.open.last:
+            # What is counted twice here could never be told from two orders again, neither in a pin nor in a file.
+            again, rest = chunk.cut_after(partition.open.last)
+            log.warning(
+                "%s: %d records of partition %s came again and are left out",
+                self._lane.name,
+                len(again),
+                chunk.partition,
+            )
         while len(rest):
             pinned = partition.pinned_end
             inside, rest = rest.cut(len(rest)) if pinned is None else rest.cut_after(pinned)
@@ -378,6 +401,7 @@ class Delivery(Generic[T]):
         extent.read += len(chunk)
         extent.rejected += prepared.rejected
         extent.bytes += chunk.size()
+        extent.held += prepared.held
         extent.end = chunk.positions[-1]
 
     # Rotation.
@@ -392,7 +416,7 @@ class Delivery(Generic[T]):
             if self._due(extent):
                 self._seal(partition, extent)
         if free and self._held() > self._limits.buffer_bytes and not self._any_sealed():
-            self._seal(*max(free, key=lambda candidate: candidate[1].bytes))
+            self._seal(*max(free, key=lambda candidate: candidate[1].held))
 
     def _due(self, extent: _Open[T]) -> bool:
         if extent.read == 0:
@@ -409,7 +433,7 @@ class Delivery(Generic[T]):
         if end is None:
             return
         partition.sealed = Extent(
-            partition.name, extent.after, end, extent.pieces, extent.read, extent.rejected, extent.bytes
+            partition.name, extent.after, end, extent.pieces, extent.read, extent.rejected, extent.bytes, extent.held
         )
         partition.open = _Open(after=end)
         partition.pinned_end = None
@@ -509,10 +533,14 @@ class Delivery(Generic[T]):
         try:
             self._member.commit(self._uncommitted)
         except StreamError as error:
-            self._commit_at = self._clock() + COMMIT_PAUSE_SECONDS
+            pause = backoff(self._commit_tries, FIRST_COMMIT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+            self._commit_tries += 1
+            self._commit_at = self._clock() + pause
             log.warning("%s: a commit was not acknowledged, it will be repeated: %s", self._lane.name, error)
         else:
             self._uncommitted = {}
+            self._commit_tries = 0
+            self._commit_at = self._clock() + COMMIT_SECONDS
 
     def _report(self) -> None:
         self._report_at = self._clock() + REPORT_SECONDS

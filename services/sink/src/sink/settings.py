@@ -14,7 +14,7 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings):
     """Everything the sink is configured with: the streams, the store, the rules of an order, and its own."""
 
     sink_group: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = "sink"
-    """each lane reads as a group of its own, ``<sink_group>-<lane>-<stream>``: ``sink-archive-orders``"""
+    """each lane reads as a group of its own, ``<sink_group>-<lane>-<kind>``: ``sink-archive-orders``"""
     lanes: Annotated[tuple[Lane, ...], NoDecode, Field(min_length=1)] = ("archive", "index")
     """``archive`` writes S3, ``index`` writes DynamoDB; each may run in a process of its own"""
 
@@ -25,13 +25,16 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings):
     rotate_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     """an extent is written this long after its first message, full or not, also when nothing follows"""
     buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 128_000_000
-    """message bytes that the archive holds of one stream, all partitions together; then it writes early and pauses"""
+    """bytes of memory in which the archive holds one stream's decoded messages, all partitions together; then it writes
+    early and pauses. Usual orders take about what their messages do, one of 20,000 small lines three to four times
+    that"""
 
     store_threads: Annotated[int, Field(ge=1, le=64)] = 8
     """requests to S3, or to DynamoDB, at one time and lane"""
     stop_seconds: Annotated[float, Field(ge=0, le=600)] = 20
-    """how long a stop, or the loss of a partition, waits for what was read to be written; less than the 30 seconds
-    that Kubernetes and Compose leave (Compose: set stop_grace_period). What is not written then is read again"""
+    """how long a stop, or the loss of a partition, waits for what was read to be written; the process ends 5 seconds
+    later at most: within the 30 seconds that Kubernetes leaves (Compose: set stop_grace_period). What is not written
+    then is read again"""
 
     @field_validator("lanes", mode="before")
     @classmethod
