@@ -1,12 +1,13 @@
-"""``python -m sink``: puts the lanes together and runs them until it is told to stop, or one of them fails."""
+"""``python -m sink``: puts the lanes together and runs them until it is told to stop, or the archive fails."""
 
-import contextlib
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
@@ -27,11 +28,29 @@ from sink.store import S3Store, StoreError, probe
 log = logging.getLogger("sink")
 
 LOOK_SECONDS = 60.0
-"""The main thread only waits to be told to stop."""
+"""How often the main thread, which only waits to be told to stop, says that a lane has failed."""
 
-INDEX_LIMITS = Limits(rotate_bytes=1_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=8_000_000)
+LEAVE_SECONDS = 5.0
+"""What a stop may take beyond STOP_SECONDS, to commit and to leave the groups."""
+
+CHECKPOINT_SECONDS = 3.0
+"""How long one answer to a lane that keeps its place in S3 may take. The index must not wait for an S3 that is away."""
+
+INDEX_LIMITS = Limits(rotate_bytes=1_000_000, rotate_records=1_000, rotate_seconds=0, buffer_bytes=16_000_000)
 """Items are written as they come; a batch is small, because items take many times their messages' memory, and so that
 a slow table is waited for in small steps."""
+
+
+ARCHIVE = "archive-"
+"""How the names of the archive's lanes begin."""
+
+
+class Runs(Protocol):
+    """A lane's ``Delivery``."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Blocks until ``stop`` is set, and somewhat longer; raises what ended it before."""
+        ...
 
 
 def main() -> None:
@@ -42,19 +61,20 @@ def main() -> None:
     stop = Stop()
     # Before the lanes run there is nothing to finish.
     on_signals(leave_at_once)
-    with contextlib.ExitStack() as opened:
-        try:
-            deliveries = _compose(settings, opened)
-        except AwayError as error:
-            _fail(error, EXIT_AWAY)
-        except (StreamError, StoreError) as error:
-            _fail(error, EXIT_FAILED)
-        on_signals(stop.set)
-        fault = _run(deliveries, stop)
-    if isinstance(fault, StreamError | StoreError):
-        _fail(fault, EXIT_FAILED)
-    if fault is not None:
-        raise fault
+    try:
+        deliveries = _compose(settings)
+    except AwayError as error:
+        _fail(error, EXIT_AWAY)
+    except (StreamError, StoreError) as error:
+        _fail(error, EXIT_FAILED)
+    on_signals(stop.set)
+    faults = run_lanes(deliveries, stop, settings.stop_seconds + LEAVE_SECONDS)
+    for name, fault in faults.items():
+        sys.stderr.write(f"sink: lane {name} failed: {fault}\n")
+    # At once: Python would wait for each thread, and so for requests whose far side takes its time.
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED if faults else 0)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
@@ -62,33 +82,45 @@ def _fail(error: Exception, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _run(deliveries: dict[str, Delivery[Any]], stop: Stop) -> Exception | None:
-    """Runs each delivery on a thread of its own until ``stop``; the first one's fault stops the others, in order."""
-    faults: list[Exception] = []
+def run_lanes(deliveries: Mapping[str, Runs], stop: Stop, stop_seconds: float) -> dict[str, Exception]:
+    """Runs each delivery on a thread of its own until ``stop``, and for at most ``stop_seconds`` more. The faults, by
+    lane.
+
+    A lane of the archive that fails stops all, in order. One of the index ends alone, and says so again and again: what
+    can't be looked up must not keep orders from being stored.
+    """
+    faults: dict[str, Exception] = {}
     ending = threading.Event()
 
-    def run(name: str, delivery: Delivery[Any]) -> None:
+    def run(name: str, delivery: Runs) -> None:
         try:
             delivery.run(ending)
-        except Exception as error:  # noqa: BLE001 (handed to the main thread, which ends the process with it)
-            log.error("lane %s failed: %s", name, error)  # noqa: TRY400 (the main thread tells the rest)
-            faults.append(error)
-            stop.set()
+        except Exception as error:  # handed to the main thread, which ends the process with it
+            expected = isinstance(error, StreamError | StoreError)
+            log.error("lane %s failed: %s", name, error, exc_info=not expected)  # noqa: TRY400 (see exc_info)
+            faults[name] = error
+            if name.startswith(ARCHIVE) or faults.keys() == deliveries.keys():
+                stop.set()
 
-    threads = [threading.Thread(target=run, args=item, name=item[0]) for item in deliveries.items()]
+    threads = [threading.Thread(target=run, args=item, name=item[0], daemon=True) for item in deliveries.items()]
     for thread in threads:
         thread.start()
     log.info("running: %s", ", ".join(deliveries))
     while not stop.wait(LOOK_SECONDS):
-        pass
+        for name, fault in faults.copy().items():
+            log.error("lane %s does not run, the others go on; it failed: %s", name, fault)
     ending.set()
+    deadline = time.monotonic() + stop_seconds
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, deadline - time.monotonic()))
+    late = [thread.name for thread in threads if thread.is_alive()]
+    if late:
+        log.warning("not done in %.0f s: %s; what is not stored will be read again", stop_seconds, ", ".join(late))
     log.info("stopped")
-    return faults[0] if faults else None
+    return faults
 
 
-def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, Delivery[Any]]:
+def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
     """Every lane, ready to run.
 
     Raises:
@@ -103,10 +135,11 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
     s3 = aws.client("s3", settings, connections=4 * settings.store_threads)
     store = S3Store(s3, settings.s3_bucket, settings.s3_prefix)
     await_ready("S3", store.address, store.check)
-    checkpoints = S3Checkpoints(store)
+    lanes = len(settings.lanes)
+    quick = aws.client("s3", settings, connections=4 * lanes, answer_seconds=CHECKPOINT_SECONDS, attempts=1)
+    checkpoints = S3Checkpoints(S3Store(quick, settings.s3_bucket, settings.s3_prefix))
 
     wire = connect(settings, settings)
-    opened.callback(wire.close)
     regions = region_table(settings.region_overrides)
     rules = settings.rules()
     deliveries: dict[str, Delivery[Any]] = {}
@@ -122,7 +155,7 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
     if "archive" in settings.lanes:
         await_ready("S3", store.address, lambda: probe(store))
         limits = Limits(settings.rotate_bytes, settings.rotate_records, settings.rotate_seconds, settings.buffer_bytes)
-        puts = opened.enter_context(ThreadPoolExecutor(settings.store_threads, "puts"))
+        puts = ThreadPoolExecutor(settings.store_threads, "puts")
         layouts: dict[str, tuple[str, Callable[[str, int], Layout]]] = {
             "orders": (settings.orders_stream, lambda name, digits: orders_layout(rules, regions, name, digits)),
             "rollups": (settings.rollups_stream, rollups_layout),
@@ -131,12 +164,12 @@ def _compose(settings: SinkSettings, opened: contextlib.ExitStack) -> dict[str, 
         for kind, (name, layout) in layouts.items():
             source = stream(name)
             of = layout(source.id, source.position_digits)
-            lane = Archive(f"archive-{kind}", store, of, stream=source.id, digits=source.position_digits, puts=puts)
+            lane = Archive(f"{ARCHIVE}{kind}", store, of, stream=source.id, digits=source.position_digits, puts=puts)
             add(lane, source, limits)
 
     if "index" in settings.lanes:
         dynamodb = aws.client("dynamodb", settings, connections=4 * settings.store_threads)
-        requests = opened.enter_context(ThreadPoolExecutor(settings.store_threads, "requests"))
+        requests = ThreadPoolExecutor(settings.store_threads, "requests")
         sales = Table(dynamodb, settings.sales_table, requests)
         trends = Table(dynamodb, settings.trends_table, requests)
         for table in (sales, trends):

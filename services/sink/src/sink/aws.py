@@ -14,18 +14,27 @@ ATTEMPTS = 3
 place in its group meanwhile."""
 
 
-def client(service: str, settings: AwsSettings, *, connections: int) -> Any:
+def client(
+    service: str,
+    settings: AwsSettings,
+    *,
+    connections: int,
+    answer_seconds: float = READ_TIMEOUT_SECONDS,
+    attempts: int = ATTEMPTS,
+) -> Any:
     """A boto3 client (one may serve several threads) with bounded waits.
 
     Args:
         service: ``s3`` or ``dynamodb``.
         settings: region, and the address if it is not AWS itself.
         connections: requests at one time.
+        answer_seconds: how long one try waits for its answer.
+        attempts: tries of one request.
     """
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
+        read_timeout=answer_seconds,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         # A local store has one host name, not one for each bucket.
         s3={"addressing_style": "path" if settings.aws_endpoint_url else "auto"},
