@@ -13,18 +13,22 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from processor import columns as c
 from processor.dataflow import SnapshotLog
-from processor.dedup import Dedup, Verdict
+from processor.decoding import Decoder, Secrets
+from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal
 from processor.numbers import Numbers
-from processor.panes import summarise
+from processor.panes import Origin, summarise
 from sales.board import Keys, Tick
 from sales.countries import REGION_OF
-from sales.orders import decode
 from sales.rules import Rules
+from sales.streams import Chunk
+from sales.streams.packed import pack
 from sales.windows import parse_windows
 
 BASE = 1_795_166_400_000  # 2026-11-20T08:00:00Z, a multiple of 15 minutes
@@ -39,6 +43,7 @@ ORACLE_WINDOWS = [
 ]
 REGIONS = {"GB": "Europe", "DE": "Europe", "US": "Americas", "JP": "Asia", "ZZ": "Unknown"}
 PARTITIONS = 3
+RULES = Rules("USD", REGION_OF.keys())
 TOP_K = 3
 
 
@@ -55,6 +60,8 @@ class Event:
     country: str
     lines: tuple[tuple[str, str, str, int, int, int], ...]
     """product, name, category, quantity, unit amount, discount percent"""
+    escaped: bool = False
+    """written with \\u escapes where a text is not ASCII"""
     spoilt: str = ""
     """the field that breaks the contract, if one does"""
 
@@ -84,7 +91,7 @@ class Event:
                 for product, name, category, quantity, amount, percent in self.lines
             ],
         }
-        return json.dumps(order).encode()
+        return json.dumps(order, ensure_ascii=self.escaped).encode()
 
 
 LINES = st.tuples(
@@ -108,6 +115,7 @@ EVENTS = st.builds(
     type=st.sampled_from(["sale", "sale", "sale", "return"]),
     country=st.sampled_from(list(REGIONS)),
     lines=st.lists(LINES, min_size=1, max_size=4).map(tuple),
+    escaped=st.booleans(),
     spoilt=st.sampled_from([""] * 16 + ["currency", "product_id", "product_name", "category"]),
 )
 
@@ -221,15 +229,16 @@ class Recovery:
 class Machine:
     """The processor's parts put together by hand, with a place where a crash can be told to happen."""
 
-    def __init__(self, folder: Path, logs: list[list[Event]], clock: str) -> None:
-        self.folder, self.logs, self.clock = folder, logs, clock
+    def __init__(self, folder: Path, logs: list[list[Event]], clock: str, *, compiled: bool) -> None:
+        self.folder, self.logs, self.clock, self.compiled = folder, logs, clock, compiled
         self.durable: tuple[list[int], object] | None = None
         self.start()
 
     def start(self) -> None:
         positions, place = self.durable or ([0] * PARTITIONS, None)
         self.next = list(positions)
-        self.dedup = Dedup(Journal(self.folder / "identities"), seed=7, horizon_ms=90_000_000, max_resident=5)
+        self.dedup = Dedup(Journal(self.folder / "identities"), horizon_ms=90_000_000, resident_bytes=3000)
+        self.decoder = Decoder(RULES, Secrets.of(7), compiled=self.compiled)
         self.numbers = Numbers(
             windows=parse_windows(WINDOWS),
             keys=Keys("sales:"),
@@ -245,24 +254,16 @@ class Machine:
         if not events:
             return
         positions = list(range(self.next[partition], self.next[partition] + len(events)))
-        decoded = decode(
-            Rules("USD", REGION_OF.keys()),
-            [event.order_id.encode() for event in events],
-            [event.value() for event in events],
-            positions,
-            [BASE + 86_400_000] * len(events),
-        )
-        batch = decoded.accepted
-        verdicts = self.dedup.admit(batch.order_ids, batch.event_times, batch.contents, batch.positions)
-        self.numbers.apply(
-            summarise(
-                batch.take(verdicts == Verdict.ACCEPTED),
-                partition=f"orders/{partition}",
-                position=positions[-1],
-                position_digits=20,
-                last_broker_time=BASE,
-            )
-        )
+        keys: list[bytes | None] = [event.order_id.encode() for event in events]
+        values = [event.value() for event in events]
+        run = pack(Chunk(str(partition), keys, values, positions, [BASE + 86_400_000] * len(events)))
+        decoded = self.decoder.decode([run])
+        columns, words = decoded.columns, decoded.columns.orders.view(np.uint64)
+        times, marks = columns.orders[c.EVENT_TIME], np.array(positions, dtype=np.uint64)[columns.orders[c.ROW]]
+        entries = identities(words[c.ID_LOW], words[c.ID_HIGH], times, decoded.contents, marks)
+        accepted = columns.take(self.dedup.admit(times, entries) == Verdict.ACCEPTED)
+        origin = Origin(f"orders/{partition}", positions, position_digits=20)
+        self.numbers.apply(summarise(accepted, self.decoder.dictionaries, [origin]))
         self.numbers.take_rollups(0)
         self.next[partition] += len(events)
 
@@ -275,9 +276,9 @@ class Machine:
 
 
 @contextmanager
-def machine(logs: list[list[Event]], clock: str) -> Iterator[Machine]:
+def machine(logs: list[list[Event]], clock: str, *, compiled: bool) -> Iterator[Machine]:
     with tempfile.TemporaryDirectory() as folder:
-        yield Machine(Path(folder), logs, clock)
+        yield Machine(Path(folder), logs, clock, compiled=compiled)
 
 
 def content(tick: Tick, board: dict[str, dict[str, str]]) -> Expected:
@@ -311,6 +312,7 @@ STEPS = st.lists(
     ),
     max_size=12,
 )
+BOTH_TIERS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 BOUNDED = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -321,13 +323,14 @@ def logs_of(events: list[Event], repeated: list[int]) -> list[list[Event]]:
     return logs
 
 
+@BOTH_TIERS
 @BOUNDED
 @given(events=st.lists(EVENTS, min_size=1, max_size=25), repeated=st.lists(st.integers(0, 99), max_size=6), steps=STEPS)
 def test_with_the_event_clock_every_number_equals_the_oracle(
-    events: list[Event], repeated: list[int], steps: list[tuple[str, int, int]]
+    events: list[Event], repeated: list[int], steps: list[tuple[str, int, int]], compiled: bool
 ) -> None:
     logs = logs_of(events, repeated)
-    with machine(logs, "event") as processor:
+    with machine(logs, "event", compiled=compiled) as processor:
         for step, partition, count in [*steps, *(("read", partition, 99) for partition in range(PARTITIONS))]:
             if step == "read":
                 processor.read(partition, count)
@@ -346,6 +349,7 @@ def test_with_the_event_clock_every_number_equals_the_oracle(
         assert content(tick, {}) == oracle(logs, as_of)
 
 
+@BOTH_TIERS
 @BOUNDED
 @given(
     events=st.lists(EVENTS, min_size=1, max_size=25),
@@ -357,10 +361,10 @@ def test_with_the_event_clock_every_number_equals_the_oracle(
     events=[Event("o1", BASE + 60_000, "sale", "GB", (("p1", "one", "Home", 1, 1, 0),))], repeated=[], steps=[], later=0
 )
 def test_with_the_clock_on_the_wall_every_tick_equals_the_oracle(
-    events: list[Event], repeated: list[int], steps: list[tuple[str, int, int]], later: int
+    events: list[Event], repeated: list[int], steps: list[tuple[str, int, int]], later: int, compiled: bool
 ) -> None:
     logs = logs_of(events, repeated)
-    with machine(logs, "wall") as processor:
+    with machine(logs, "wall", compiled=compiled) as processor:
         now, board = BASE, dict[str, dict[str, str]]()
         finally_ = [("read", partition, 99) for partition in range(PARTITIONS)] + [("advance", later, 0)]
         for step, argument, count in [("advance", 0, 0), *steps, *finally_]:

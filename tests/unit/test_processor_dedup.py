@@ -1,27 +1,46 @@
 """Identities: the first position is the event, whatever comes again and however often the process dies."""
 
+import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 
-from processor.dedup import Dedup, Verdict
-from processor.journal import Journal
+from processor.dedup import Dedup, Verdict, identities
+from processor.journal import Journal, JournalError, Place
+from processor.probing import advance, advance_in_numpy
 
 HOUR = 3_600_000
 NOON = 1_795_176_000_000
 
 
-def open_dedup(folder: Path, *, max_resident: int = 1000) -> Dedup:
-    return Dedup(Journal(folder), seed=1, horizon_ms=24 * HOUR, max_resident=max_resident)
+def open_dedup(folder: Path, *, resident_bytes: int = 100_000, upto: Place | None = None) -> Dedup:
+    return Dedup(Journal(folder), horizon_ms=24 * HOUR, resident_bytes=resident_bytes, upto=upto)
+
+
+def digest(text: object) -> int:
+    return int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest())
 
 
 def admit(dedup: Dedup, *events: tuple[str, int, bytes, int]) -> list[Verdict]:
     order_ids, times, contents, positions = zip(*events, strict=True)
-    return [Verdict(verdict) for verdict in dedup.admit(order_ids, np.array(times), contents, positions).tolist()]
+
+    def words(values: Iterable[int]) -> npt.NDArray[np.uint64]:
+        return np.array(list(values), dtype=np.uint64)
+
+    entries = identities(
+        words(map(digest, order_ids)),
+        words(digest(f"{order_id} again") for order_id in order_ids),
+        np.array(times),
+        words(map(digest, contents)),
+        words(positions),
+    )
+    return [Verdict(verdict) for verdict in dedup.admit(np.array(times), entries).tolist()]
 
 
 def test_the_same_content_again_is_a_duplicate_and_other_content_a_conflict(tmp_path: Path) -> None:
@@ -44,7 +63,7 @@ def test_the_same_position_again_is_accepted_again(tmp_path: Path) -> None:
 
 
 def test_a_duplicate_hours_late_meets_its_original_on_disk(tmp_path: Path) -> None:
-    dedup = open_dedup(tmp_path, max_resident=1)
+    dedup = open_dedup(tmp_path, resident_bytes=1)
     admit(dedup, ("early", NOON - 20 * HOUR, b"x", 1))
     dedup.sync()
     admit(dedup, *[(f"o{number}", NOON + number * 60_000, b"x", 10 + number) for number in range(5)])
@@ -68,10 +87,11 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.parametrize("probe", [advance, advance_in_numpy], ids=["compiled", "numpy"])
 @settings(max_examples=200, deadline=None)
 @given(log=EVENTS, cuts=st.lists(st.sampled_from(["sync", "crash", "read 1", "read 3"]), max_size=12))
 def test_verdicts_are_a_function_of_the_log_whatever_crashes(
-    log: list[tuple[str, int, bytes]], cuts: list[str]
+    log: list[tuple[str, int, bytes]], cuts: list[str], probe: Callable[..., npt.NDArray[np.int64]]
 ) -> None:
     first: dict[tuple[str, int], bytes] = {}
     expected = []
@@ -81,8 +101,9 @@ def test_verdicts_are_a_function_of_the_log_whatever_crashes(
             expected.append(Verdict.ACCEPTED)
         else:
             expected.append(Verdict.DUPLICATE if first[order_id, time] == content else Verdict.CONFLICT)
-    with tempfile.TemporaryDirectory() as folder:
-        dedup, at, durable = open_dedup(Path(folder), max_resident=2), 0, 0
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.dedup.advance", probe)
+        dedup, at, durable = open_dedup(Path(folder), resident_bytes=1), 0, 0
 
         def read(count: int) -> Sequence[Verdict]:
             return admit(dedup, *[(*event, at + place) for place, event in enumerate(log[at : at + count])])
@@ -92,8 +113,39 @@ def test_verdicts_are_a_function_of_the_log_whatever_crashes(
                 dedup.sync()
                 durable = at
             elif cut == "crash":
-                dedup, at = open_dedup(Path(folder), max_resident=2), durable
+                dedup, at = open_dedup(Path(folder), resident_bytes=1), durable
             elif at < len(log):
                 count = int(cut.removeprefix("read "))
                 assert list(read(count)) == expected[at : at + count]
                 at = min(at + count, len(log))
+
+
+def test_thousands_at_once_grow_the_table_and_none_is_taken_for_another(tmp_path: Path) -> None:
+    dedup = open_dedup(tmp_path)
+    events = [(f"o{number}", NOON, b"x", number) for number in range(5000)]
+    assert set(admit(dedup, *events[:2000])) == {Verdict.ACCEPTED}
+    dedup.sync()
+    assert set(admit(dedup, *events[2000:])) == {Verdict.ACCEPTED}
+    assert set(admit(dedup, *[(*event[:3], event[3] + 10_000) for event in events])) == {Verdict.DUPLICATE}
+
+
+def test_what_was_durable_and_is_damaged_is_refused_in_words(tmp_path: Path) -> None:
+    dedup = open_dedup(tmp_path)
+    admit(dedup, ("a", NOON, b"x", 1))
+    durable = dedup.sync()
+    (file,) = tmp_path.glob("*.journal")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(JournalError, match=r"before the .* that the snapshot speaks of"):
+        open_dedup(tmp_path, upto=durable)
+
+
+def test_what_was_never_durable_may_be_torn(tmp_path: Path) -> None:
+    dedup = open_dedup(tmp_path)
+    admit(dedup, ("a", NOON, b"x", 1))
+    durable = dedup.sync()
+    admit(dedup, ("b", NOON, b"x", 2))
+    dedup.sync()
+    (file,) = tmp_path.glob("*.journal")
+    file.write_bytes(file.read_bytes()[:-1])
+    again = open_dedup(tmp_path, upto=durable)
+    assert admit(again, ("a", NOON, b"x", 9), ("b", NOON, b"x", 2)) == [Verdict.DUPLICATE, Verdict.ACCEPTED]

@@ -15,7 +15,7 @@ def payloads(journal: Journal, segment: int = 1) -> list[bytes]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(frames=st.lists(st.binary(max_size=40), min_size=1, max_size=6), torn=st.integers(0, 60))
+@given(frames=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6), torn=st.integers(0, 60))
 def test_a_torn_end_costs_only_the_frames_it_touches(frames: list[bytes], torn: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
@@ -26,7 +26,7 @@ def test_a_torn_end_costs_only_the_frames_it_touches(frames: list[bytes], torn: 
         whole = file.read_bytes()
         file.write_bytes(whole[: max(0, len(whole) - torn)])
         again = Journal(Path(folder))
-        survivors = payloads(again)
+        survivors = [payload for _, _, payload in again.recover(None, 99)]
         assert survivors == frames[: len(survivors)]
         assert sum(len(frame) + 8 for frame in frames[len(survivors) :]) >= min(torn, len(whole))
         again.append(b"after the crash")
@@ -34,18 +34,57 @@ def test_a_torn_end_costs_only_the_frames_it_touches(frames: list[bytes], torn: 
         again.close()
 
 
-def test_a_flipped_bit_ends_the_reading_there(tmp_path: Path) -> None:
+def damage(folder: Path, place: Place) -> None:
+    file = folder / f"{place.segment:08d}.journal"
+    damaged = bytearray(file.read_bytes())
+    damaged[place.offset + 8] ^= 1
+    file.write_bytes(bytes(damaged))
+
+
+def test_a_flipped_bit_is_told_and_never_taken_for_the_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append(b"first")
     second = journal.append(b"second")
+    journal.append(b"third")
+    journal.close()
+    damage(tmp_path, second)
+    with pytest.raises(JournalError, match="damaged at byte 13"):
+        payloads(Journal(tmp_path))
+    with pytest.raises(JournalError, match="damaged at byte 13"):
+        Journal(tmp_path).read(second)
+
+
+def test_a_segment_that_is_not_the_last_was_written_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    first = journal.append(b"first")
+    journal.roll()
+    journal.append(b"second")
+    journal.close()
+    damage(tmp_path, first)
+    with pytest.raises(JournalError, match="damaged at byte 0"):
+        list(Journal(tmp_path).recover(None, 99))
+
+
+def test_a_journal_that_ends_before_what_was_durable_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(b"first")
+    before = journal.end()
+    journal.append(b"second")
+    durable = journal.end()
+    journal.cut(before)
+    with pytest.raises(JournalError, match="ends at"):
+        list(Journal(tmp_path).recover(durable, 99))
+
+
+def test_zeros_that_a_lost_write_left_behind_are_no_frames(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(b"first")
     journal.close()
     (file,) = tmp_path.glob("*.journal")
-    damaged = bytearray(file.read_bytes())
-    damaged[second.offset + 8] ^= 1
-    file.write_bytes(bytes(damaged))
-    assert payloads(Journal(tmp_path)) == [b"first"]
-    with pytest.raises(JournalError, match="no whole frame"):
-        Journal(tmp_path).read(second)
+    file.write_bytes(file.read_bytes() + bytes(64))
+    again = Journal(tmp_path)
+    assert [payload for _, _, payload in again.recover(None, 99)] == [b"first"]
+    assert again.end() == Place(1, 13)
 
 
 def test_a_frame_is_read_at_its_place_before_it_is_synced(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from processor.cells import Cells, ListedNames
 from processor.minutes import Minutes
-from processor.panes import Cells
 from sales.rollups import Rollup
 from sales.times import format_time
 
@@ -15,7 +15,9 @@ HOUR = 60 * MINUTE
 def one_sale(minute: int = NOON, country: str = "GB", amount: int = 100) -> Cells:
     """Events, units, orders, returns, sales, refunded: for the country and for its only category."""
     row = [1, 1, 1, 0, amount, 0]
-    return Cells([country, f"{country}/Home"], np.array([minute] * 2), np.array([0, 1]), np.array([row, row]))
+    return Cells(
+        ListedNames([country, f"{country}/Home"]), np.array([minute] * 2), np.array([0, 1]), np.array([row, row])
+    )
 
 
 def minutes_at(as_of: int) -> Minutes:

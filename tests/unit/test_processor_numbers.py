@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from processor.cells import Cells, ListedNames, merge
+from processor.labels import Labels
 from processor.numbers import Numbers
-from processor.panes import CATEGORY_COLUMNS, COUNTRY_COLUMNS, PRODUCT_COLUMNS, Cells
-from processor.snapshots import Delta, decode, encode, merge
+from processor.panes import CATEGORY_COLUMNS, COUNTRY_COLUMNS, PRODUCT_COLUMNS
+from processor.snapshots import Delta, decode, encode
 from sales.board import Keys
 from sales.countries import REGION_OF
 from sales.windows import HOUR_MS as HOUR
@@ -40,8 +42,9 @@ def test_a_total_near_the_end_of_exact_scores_is_an_error_on_the_log_once(
 ) -> None:
     numbers = fresh_numbers("wall")
     row = [share if name == column else 1 for name in COUNTRY_COLUMNS]
-    countries = Cells(["GB"], np.array([NOON]), np.array([0]), np.array([row]))
-    numbers.load(Delta(NOON, NOON, {}, {}, 0, 0, a_table(countries=countries), {}, {}))
+    countries = Cells(ListedNames(["GB"]), np.array([NOON]), np.array([0]), np.array([row]))
+    no_names = Labels().rows(np.zeros(0, dtype=np.int64), [])
+    numbers.load(Delta(NOON, NOON, {}, {}, 0, 0, a_table(countries=countries), no_names, {}))
     for _ in range(2):
         numbers.tick(NOON)
     assert [record.levelname for record in caplog.records] == ["ERROR"] * expected

@@ -14,6 +14,7 @@ from bytewax.run import cli_main
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from processor.dataflow import NumbersLogic, Shown, build
+from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, JournalError, Place
 from processor.numbers import Numbers
 from processor.publish import BoardSink, RollupsSink
@@ -153,7 +154,7 @@ def _dataflow(
     source = OrdersSource(
         stream=streams.orders,
         slots=_slots(settings),
-        rules=settings.rules(),
+        decoder=_decoder(settings, recovery.owner.seed),
         recovery=recovery,
         dead_letters_writer=streams.dead_letters.writer,
         horizon_ms=settings.windows[-1].length_ms + HORIZON_MARGIN_MS,
@@ -167,6 +168,16 @@ def _dataflow(
         board=BoardSink(writer, settings.away_seconds, stopping.wait),
         rollups=RollupsSink(streams.rollups.writer()),
     )
+
+
+def _decoder(settings: ProcessorSettings, seed: int) -> Decoder:
+    secrets = Secrets.of(seed)
+    if settings.decoder == "plain":
+        return Decoder(settings.rules(), secrets, compiled=False)
+    decoder = Decoder(settings.rules(), secrets)
+    if not decoder.compiled:
+        log.warning("numba is not installed: orders are decoded without compiled code, some ten times slower")
+    return decoder
 
 
 def _slots(settings: ProcessorSettings) -> int:

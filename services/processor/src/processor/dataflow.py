@@ -25,7 +25,7 @@ from processor.numbers import Numbers
 from processor.panes import Partial
 from processor.recovery import RecoveryDirectory
 from processor.snapshots import decode, encode
-from processor.source import Positions
+from processor.source import SlotState
 from sales.board import Tick
 from sales.rollups import Rollup
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 def build(
     *,
-    orders: FixedPartitionedSource[Partial, Positions],
+    orders: FixedPartitionedSource[Partial, SlotState],
     numbers: Callable[[Place | None], "NumbersLogic"],
     board: FixedPartitionedSink[Tick, None],
     rollups: FixedPartitionedSink[Rollup, None],

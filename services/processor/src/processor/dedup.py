@@ -2,39 +2,48 @@
 
 An event's identity is its order id and event time. The first position that carries it is the event; the same position
 again (a replay after a crash) is accepted again, another position is a duplicate or, with other content, a conflict.
-So the map may run ahead of the snapshot that the stream is read from, and only has to be durable before a snapshot
-that passes its positions: `sync`.
+So what is known may run ahead of the snapshot that the stream is read from, and only has to be durable before a
+snapshot that passes its positions: `sync`.
 
-A duplicate carries the event time of its original, so only that minute's identities are looked up. Minutes in use are
-in memory; behind them is one journal, read again when something late arrives for a minute that has left memory.
+A duplicate carries the event time of its original, so only that minute's identities are looked up. On the disk, one
+journal holds for each an *entry* of 32 bytes. In memory a minute in use has a hash table of four bytes a slot: eight
+bits of the hash and the entry's number; entries themselves are read again where those bits are equal, which is nearly
+only where something did come twice. Everything goes through numpy, thousands of events at a time.
 """
 
 import struct
+from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from processor.journal import Journal, Place
+from processor.probing import Slots, advance
 from sales.windows import MINUTE_MS
 
-MAX_RESIDENT = 2_000_000
-"""Identities kept in memory (about 250 bytes each): some minutes at full speed, days in an ordinary shop."""
+Uint64s = npt.NDArray[np.uint64]
+Int64s = npt.NDArray[np.int64]
+
+RESIDENT_BYTES = 32 * 1024 * 1024
+"""What tables may have in memory before the least recently used minutes leave it."""
 
 _SEGMENT_BYTES = 64 * 1024 * 1024
 """A segment is removed when its newest minute has expired, so it should hold not much more than some minutes."""
 
-_DIGEST = 16
-_POSITION = 24
-"""Bytes of a position: 56 decimal digits (Kinesis) are 186 bits."""
-_ENTRY = _DIGEST + _DIGEST + _POSITION
-_MINUTE = struct.Struct("<q")
+_WORDS = 4
+LOW, HIGH, CONTENT, MARK = range(_WORDS)
+"""An entry: the identity's 128 bits, a digest of the content, and the position's 64 bits."""
 
-Seen = tuple[int, bytes]
-"""position and content digest"""
+_MINUTE = struct.Struct("<q")
+_TIME_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, so that no two times change a hash in the same way."""
+
+_TAG_BITS = 8
+_LEAST_SLOTS = 256
+_SINGLY = 64
+"""Up to so many entries of one block are read one by one, more with the block as a whole."""
 
 
 class Verdict(IntEnum):
@@ -45,103 +54,112 @@ class Verdict(IntEnum):
     CONFLICT = 2
 
 
+def identities(id_low: Uint64s, id_high: Uint64s, event_times: Int64s, contents: Uint64s, marks: Uint64s) -> Uint64s:
+    """Entries, shape (events, 4), from an order id's two hashes and what belongs to the event."""
+    entries = np.empty((len(id_low), _WORDS), dtype=np.uint64)
+    entries[:, LOW] = id_low ^ (event_times.astype(np.uint64) * _TIME_MULTIPLIER)
+    entries[:, HIGH] = id_high
+    entries[:, CONTENT] = contents
+    entries[:, MARK] = marks
+    return entries
+
+
 class Dedup:
     """The identities of one source slot. One thread; `admit` may read the disk, `sync` writes it."""
 
-    def __init__(self, journal: Journal, *, seed: int, horizon_ms: int, max_resident: int = MAX_RESIDENT) -> None:
+    def __init__(
+        self, journal: Journal, *, horizon_ms: int, upto: Place | None = None, resident_bytes: int = RESIDENT_BYTES
+    ) -> None:
         """Opens what an earlier run has left.
 
         Args:
-            journal: where identities are kept; nobody else writes it.
-            seed: a secret of this deployment, so that nobody can craft two orders with one hash.
+            journal: where entries are kept; nobody else writes it.
             horizon_ms: how far behind the newest event an event is still looked up: at least the longest window.
-            max_resident: identities kept in memory.
+            upto: up to here the journal must be whole; what follows was never relied on.
+            resident_bytes: what tables may have in memory.
+
+        Raises:
+            JournalError: the journal is damaged before ``upto``.
         """
         self._journal = journal
-        self._seed = seed
         self._horizon = horizon_ms
-        self._max_resident = max_resident
-        self._resident = 0
-        self._minutes: OrderedDict[int, dict[bytes, Seen]] = OrderedDict()
-        self._blocks: dict[int, list[Place]] = {}
+        self._resident_bytes = resident_bytes
+        self._minutes: OrderedDict[int, _Minute] = OrderedDict()
+        self._blocks: dict[int, _Blocks] = {}
         self._newest_in: dict[int, int] = {}
         """segment to its newest minute"""
-        self._fresh: dict[int, list[bytes]] = {}
-        """entries by minute that are not in the journal yet"""
+        self._fresh: set[int] = set()
+        """minutes with entries that are not in the journal yet"""
         self._newest = 0
-        for segment in journal.segments():
-            for place, payload in journal.frames(segment):
-                self._note_block(_MINUTE.unpack_from(payload)[0], place)
-        if journal.segments():
-            journal.end()
+        for place, length, head in journal.recover(upto, _MINUTE.size):
+            self._note_block(_MINUTE.unpack(head)[0], place, (length - _MINUTE.size) // (8 * _WORDS))
 
-    def admit(
-        self,
-        order_ids: Sequence[str],
-        event_times: npt.NDArray[np.int64],
-        contents: Sequence[bytes],
-        positions: Sequence[int],
-    ) -> npt.NDArray[np.int8]:
-        """A `Verdict` for each event, in the order of their positions (one partition), and remembers the accepted."""
-        verdicts = np.zeros(len(order_ids), dtype=np.int8)
-        if not len(order_ids):
+    def admit(self, event_times: Int64s, entries: Uint64s) -> npt.NDArray[np.int8]:
+        """A `Verdict` for each event, in the order of their positions (one partition), and remembers the accepted.
+
+        Args:
+            event_times: ms since 1970.
+            entries: see `identities`.
+        """
+        verdicts = np.zeros(len(event_times), dtype=np.int8)
+        if not len(event_times):
             return verdicts
         self._newest = max(self._newest, int(event_times.max()))
-        oldest = self._newest - self._horizon
-        for minute in np.unique(event_times // MINUTE_MS).tolist():
-            if minute in self._minutes:
-                self._minutes.move_to_end(minute)  # the least recently used minute leaves memory first
-        seed, digest = self._seed, xxhash.xxh3_128_digest
-        rows = zip(order_ids, event_times.tolist(), contents, positions, strict=True)
-        for row, (order_id, event_time, content, position) in enumerate(rows):
-            minute = event_time // MINUTE_MS
-            if event_time < oldest:
-                continue  # no window covers it and no map knows it
-            known = self._minutes.get(minute)
-            if known is None:
-                known = self._load(minute)
-            identity = digest(f"{order_id}\0{event_time}".encode(), seed=seed)
-            content_digest = digest(content, seed=seed)
-            seen = known.get(identity)
-            if seen is None or position < seen[0]:
-                known[identity] = (position, content_digest)
-                self._resident += seen is None
-                entry = identity + content_digest + position.to_bytes(_POSITION, "little")
-                self._fresh.setdefault(minute, []).append(entry)
-            elif seen[0] != position:
-                verdicts[row] = Verdict.DUPLICATE if seen[1] == content_digest else Verdict.CONFLICT
+        minutes = event_times // MINUTE_MS
+        oldest = (self._newest - self._horizon) // MINUTE_MS
+        if (minutes == minutes[0]).all():
+            return self._table(int(minutes[0])).admit(entries)
+        for minute in np.unique(minutes).tolist():
+            if minute >= oldest:  # else no window covers it and no table knows it
+                rows = np.flatnonzero(minutes == minute)
+                verdicts[rows] = self._table(minute).admit(entries[rows])
         return verdicts
 
-    def sync(self) -> None:
-        """Makes everything admitted durable, then lets old minutes go. Blocks for one write to the disk."""
-        for minute, entries in self._fresh.items():
-            self._note_block(minute, self._journal.append(_MINUTE.pack(minute) + b"".join(entries)))
+    def sync(self) -> Place:
+        """Makes everything admitted durable, then lets old minutes go; where the journal ends now. Blocks for one
+        write to the disk."""
+        for minute in sorted(self._fresh):
+            fresh = self._minutes[minute].take_fresh()
+            if len(fresh):
+                place = self._journal.append(_MINUTE.pack(minute) + fresh.tobytes())
+                self._note_block(minute, place, len(fresh))
+        self._fresh = set()
         self._journal.sync()
-        self._fresh = {}
         self._expire()
-        while self._resident > self._max_resident and len(self._minutes) > 1:
-            _, dropped = self._minutes.popitem(last=False)
-            self._resident -= len(dropped)
-        if self._journal.end().offset > _SEGMENT_BYTES:
+        self._evict()
+        end = self._journal.end()
+        if end.offset > _SEGMENT_BYTES:
             self._journal.roll()
+            end = self._journal.end()
+        return end
 
-    def _load(self, minute: int) -> dict[bytes, Seen]:
-        known: dict[bytes, Seen] = {}
-        for place in self._blocks.get(minute, ()):
-            block = self._journal.read(place)
-            for start in range(_MINUTE.size, len(block), _ENTRY):
-                identity = block[start : start + _DIGEST]
-                content = block[start + _DIGEST : start + 2 * _DIGEST]
-                position = int.from_bytes(block[start + 2 * _DIGEST : start + _ENTRY], "little")
-                seen = known.get(identity)
-                if seen is None or position < seen[0]:
-                    known[identity] = (position, content)
-        self._minutes[minute] = known
-        self._resident += len(known)
-        return known
+    def resident_bytes(self) -> int:
+        """What the tables have in memory now."""
+        return sum(table.nbytes for table in self._minutes.values())
 
-    def _note_block(self, minute: int, place: Place) -> None:
-        self._blocks.setdefault(minute, []).append(place)
+    def _table(self, minute: int) -> "_Minute":
+        self._fresh.add(minute)
+        table = self._minutes.get(minute)
+        if table is not None:
+            self._minutes.move_to_end(minute)
+            return table
+        self._evict()
+        newest = next(reversed(self._minutes.values()), None)
+        blocks = self._blocks.setdefault(minute, _Blocks(self._journal))
+        # A new minute gets what the one before needed, so that at a steady rate no table has to grow.
+        table = self._minutes[minute] = _Minute(blocks, expected=0 if newest is None or blocks.count else len(newest))
+        return table
+
+    def _evict(self) -> None:
+        resident = self.resident_bytes()
+        for minute in list(self._minutes)[:-1]:
+            if resident <= self._resident_bytes:
+                return
+            if minute not in self._fresh:
+                resident -= self._minutes.pop(minute).nbytes
+
+    def _note_block(self, minute: int, place: Place, entries: int) -> None:
+        self._blocks.setdefault(minute, _Blocks(self._journal)).add(place, entries)
         self._newest_in[place.segment] = max(self._newest_in.get(place.segment, minute), minute)
         self._newest = max(self._newest, minute * MINUTE_MS)
 
@@ -149,9 +167,153 @@ class Dedup:
         oldest = (self._newest - self._horizon) // MINUTE_MS
         for minute in [minute for minute in self._blocks if minute < oldest]:
             del self._blocks[minute]
-            self._resident -= len(self._minutes.pop(minute, ()))
+            self._minutes.pop(minute, None)
         writing = self._journal.end().segment
         for segment, newest in list(self._newest_in.items()):
             if newest < oldest and segment != writing:
                 self._journal.drop(segment)
                 del self._newest_in[segment]
+
+
+class _Blocks:
+    """The entries of one minute that are in the journal, by number: 24 bytes of memory for each block."""
+
+    __slots__ = ("_journal", "_offsets", "_segments", "_starts", "count")
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._segments = array("q")
+        self._offsets = array("q")
+        self._starts = array("q")
+        self.count = 0
+
+    def add(self, place: Place, entries: int) -> None:
+        self._segments.append(place.segment)
+        self._offsets.append(place.offset)
+        self._starts.append(self.count)
+        self.count += entries
+
+    def all(self) -> Uint64s:
+        """Every entry, shape (entries, 4)."""
+        blocks = [self._block(block) for block in range(len(self._starts))]
+        return np.concatenate(blocks) if blocks else np.zeros((0, _WORDS), dtype=np.uint64)
+
+    def some(self, numbers: Int64s) -> Uint64s:
+        """Entries by number, shape (numbers, 4)."""
+        entries = np.empty((len(numbers), _WORDS), dtype=np.uint64)
+        starts = np.array(self._starts, dtype=np.int64)
+        block_of = np.searchsorted(starts, numbers, side="right") - 1
+        for block in np.unique(block_of).tolist():
+            rows = np.flatnonzero(block_of == block)
+            inside = numbers[rows] - starts[block]
+            if len(rows) > _SINGLY:
+                entries[rows] = self._block(block)[inside]
+            else:
+                place = Place(self._segments[block], self._offsets[block])
+                for row, number in zip(rows.tolist(), inside.tolist(), strict=True):
+                    raw = self._journal.peek(place, _MINUTE.size + 8 * _WORDS * number, 8 * _WORDS)
+                    entries[row] = np.frombuffer(raw, dtype=np.uint64)
+        return entries
+
+    def _block(self, block: int) -> Uint64s:
+        payload = self._journal.read(Place(self._segments[block], self._offsets[block]))
+        return np.frombuffer(payload, dtype=np.uint64, offset=_MINUTE.size).reshape(-1, _WORDS)
+
+
+class _Minute:
+    """A hash table over one minute's entries: open addressing, linear probing, at most two thirds full. A slot is
+    0, or the entry's number from 1 on below eight bits of its hash."""
+
+    def __init__(self, blocks: _Blocks, *, expected: int) -> None:
+        self._blocks = blocks
+        self._fresh = np.zeros((0, _WORDS), dtype=np.uint64)
+        """entries that are not in the journal, with room behind them"""
+        self._fresh_count = 0
+        self._build(max(expected, blocks.count))
+
+    def __len__(self) -> int:
+        return self._blocks.count + self._fresh_count
+
+    @property
+    def nbytes(self) -> int:
+        return self._slots.nbytes + self._fresh.nbytes
+
+    def admit(self, entries: Uint64s) -> npt.NDArray[np.int8]:
+        """A verdict for each of some entries."""
+        events = len(entries)
+        known = len(self)
+        if (known + events) * 3 > len(self._slots) * 2 or known + events >= 1 << self._number_bits:
+            self._build(max(2 * known, known + events))
+        verdicts = np.zeros(events, dtype=np.int8)
+        new = np.ones(events, dtype=np.bool_)
+        places = (entries[:, LOW] & np.uint64(len(self._slots) - 1)).astype(np.int64)
+        wanted = self._tagged(entries[:, LOW], known + 1)
+        pending = np.arange(events)
+        while len(pending := advance(self._slots, places, wanted, pending, self._number_bits)):
+            numbers = (self._slots[places[pending]] & self._number_mask).astype(np.int64) - 1
+            found, mine = self._entries(numbers, known, entries), entries[pending]
+            same = (found[:, LOW] == mine[:, LOW]) & (found[:, HIGH] == mine[:, HIGH])
+            new[pending[same]] = False
+            verdicts[pending[same]] = np.where(
+                found[same, MARK] == mine[same, MARK],
+                Verdict.ACCEPTED,
+                np.where(found[same, CONTENT] == mine[same, CONTENT], Verdict.DUPLICATE, Verdict.CONFLICT),
+            )
+            pending = pending[~same]
+            places[pending] = (places[pending] + 1) & (len(self._slots) - 1)
+        if new.all():
+            self._keep(entries)
+        else:
+            fresh = entries[new]
+            self._keep(fresh)
+            self._slots[places[new]] = self._tagged(fresh[:, LOW], known + 1)
+        return verdicts
+
+    def take_fresh(self) -> Uint64s:
+        """The entries that are to go into the journal, shape (entries, 4); the caller tells `_Blocks` of them."""
+        fresh = self._fresh[: self._fresh_count]
+        self._fresh, self._fresh_count = np.zeros((0, _WORDS), dtype=np.uint64), 0
+        return fresh
+
+    def _keep(self, entries: Uint64s) -> None:
+        needed = self._fresh_count + len(entries)
+        if needed > len(self._fresh):
+            grown = np.empty((max(needed, 2 * len(self._fresh)), _WORDS), dtype=np.uint64)
+            grown[: self._fresh_count] = self._fresh[: self._fresh_count]
+            self._fresh = grown
+        self._fresh[self._fresh_count : needed] = entries
+        self._fresh_count = needed
+
+    def _entries(self, numbers: Int64s, known: int, admitting: Uint64s) -> Uint64s:
+        """Entries by number, from 0: those in the journal, the fresh ones, and those just being admitted."""
+        entries = np.empty((len(numbers), _WORDS), dtype=np.uint64)
+        durable, new = numbers < self._blocks.count, numbers >= known
+        fresh = ~durable & ~new
+        if durable.any():
+            entries[durable] = self._blocks.some(numbers[durable])
+        entries[fresh] = self._fresh[numbers[fresh] - self._blocks.count]
+        entries[new] = admitting[numbers[new] - known]
+        return entries
+
+    def _build(self, expected: int) -> None:
+        """A new table with room for ``expected`` entries, holding those that there are."""
+        size = _LEAST_SLOTS
+        while size * 2 < expected * 3:
+            size *= 2
+        wide = size >= 1 << 24
+        self._slots: Slots = np.zeros(size, dtype=np.uint64) if wide else np.zeros(size, dtype=np.uint32)
+        self._number_bits = (64 if wide else 32) - _TAG_BITS
+        self._number_mask = np.uint64((1 << self._number_bits) - 1)
+        low = np.concatenate((self._blocks.all()[:, LOW], self._fresh[: self._fresh_count, LOW]))
+        places = (low & np.uint64(size - 1)).astype(np.int64)
+        wanted = self._tagged(low, 1)
+        pending = np.arange(len(low))
+        while len(pending := advance(self._slots, places, wanted, pending, self._number_bits)):
+            places[pending] = (places[pending] + 1) & (size - 1)
+
+    def _tagged(self, low: Uint64s, first_number: int) -> Slots:
+        """What the slots of consecutive entries hold."""
+        numbers = np.arange(first_number, first_number + len(low), dtype=np.uint64)
+        tags = (low >> np.uint64(64 - _TAG_BITS)) << np.uint64(self._number_bits)
+        tagged = tags | numbers
+        return tagged if self._number_bits > 32 else tagged.astype(np.uint32)

@@ -1,7 +1,8 @@
 """Append-only files of checked frames, in segments: the one way in which the processor keeps bytes of its own.
 
-A frame is ``length (4 bytes) | CRC-32 (4 bytes) | payload``, little-endian. A crash may tear the last frame; whatever
-follows the last whole frame is cut off when the journal is opened for writing.
+A frame is ``length (4 bytes) | CRC-32 (4 bytes) | payload``, little-endian, and never empty. A crash may tear what was
+not synced: after one the journal is either cut back to a place that a snapshot remembers (`cut`), or gone over from
+the beginning (`recover`).
 """
 
 import os
@@ -95,27 +96,85 @@ class Journal:
         self._segment = place.segment
 
     def frames(self, segment: int) -> Iterator[tuple[Place, bytes]]:
-        """Each whole frame of a segment with the place where it begins; ends before a torn one."""
+        """Each frame of a segment with the place where it begins.
+
+        Raises:
+            JournalError: a frame is torn or damaged.
+        """
         self._flush()
         with self._path(segment).open("rb") as file:
-            while (frame := _read_frame(file)) is not None:
-                offset, payload = frame
+            offset = 0
+            while (payload := self._read_frame(file, segment, offset)) is not None:
                 yield Place(segment, offset), payload
+                offset += _HEAD.size + len(payload)
 
     def read(self, place: Place) -> bytes:
         """The frame that begins at ``place``.
 
         Raises:
-            JournalError: there is no whole frame.
+            JournalError: there is none, or it is damaged.
         """
         self._flush()
-        path = self._path(place.segment)
-        with path.open("rb") as file:
+        with self._path(place.segment).open("rb") as file:
             file.seek(place.offset)
-            frame = _read_frame(file)
-        if frame is None:
-            raise JournalError(f"{path}: no whole frame at {place.offset}")
-        return frame[1]
+            payload = self._read_frame(file, place.segment, place.offset)
+        if payload is None:
+            raise JournalError(f"{self._path(place.segment)}: no frame at {place.offset}")
+        return payload
+
+    def peek(self, place: Place, start: int, length: int) -> bytes:
+        """Some bytes of a frame's payload, unchecked: what the caller finds there it must be able to judge."""
+        self._flush()
+        with self._path(place.segment).open("rb") as file:
+            file.seek(place.offset + _HEAD.size + start)
+            return file.read(length)
+
+    def recover(self, upto: Place | None, head_bytes: int) -> Iterator[tuple[Place, int, bytes]]:
+        """Goes over all frames after a crash, and cuts off what lies behind the last whole one.
+
+        Up to ``upto`` everything was durable once: a frame that is damaged there is an error. What follows may be torn.
+        Only the first bytes of a payload are read where it is certain that the frame was written whole.
+
+        Args:
+            upto: where `end` was when the journal was last known to be synced; None: never.
+            head_bytes: how many bytes of each payload are wanted.
+
+        Yields:
+            Where a frame begins, its payload's length, and the payload's first bytes.
+
+        Raises:
+            JournalError: the journal does not reach ``upto``, or is damaged before it.
+        """
+        self.close()
+        certain = upto or Place(0, 0)
+        for segment in self.segments():
+            path = self._path(segment)
+            with path.open("rb") as file:
+                size, offset = path.stat().st_size, 0
+                while offset < size:
+                    place = Place(segment, offset)
+                    head = file.read(_HEAD.size)
+                    length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+                    behind = Place(segment, offset + _HEAD.size + length)
+                    if behind <= certain and length:
+                        first = file.read(head_bytes)
+                        file.seek(behind.offset)
+                    else:
+                        payload = file.read(length)
+                        if not length or len(payload) < length or zlib.crc32(payload) != checksum:
+                            break
+                        first = payload[:head_bytes]
+                    yield place, length, first
+                    offset = behind.offset
+            if offset < size:
+                if Place(segment, offset) < certain or segment != self.segments()[-1]:
+                    raise JournalError(
+                        f"{path} is damaged at byte {offset}: restore it, or remove RECOVERY_DIR to rebuild the state"
+                    )
+                os.truncate(path, offset)
+        last = self._last_place()
+        if last < certain:
+            raise JournalError(f"{self._directory} ends at {last}, before the {certain} that the snapshot speaks of")
 
     def close(self) -> None:
         """Syncs and closes; appending opens it again."""
@@ -131,28 +190,31 @@ class Journal:
     def _open(self) -> BinaryIO:
         if self._file is None:
             path = self._path(self._segment)
-            whole = 0
-            if path.exists():
-                for place, payload in self.frames(self._segment):
-                    whole = place.offset + _HEAD.size + len(payload)
-                os.truncate(path, whole)
             self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
-            self._file.seek(whole)
+            self._file.seek(0, os.SEEK_END)
             _sync_directory(self._directory)
         return self._file
+
+    def _last_place(self) -> Place:
+        path = self._path(self._segment)
+        return Place(self._segment, path.stat().st_size if path.exists() else 0)
 
     def _path(self, segment: int) -> Path:
         return self._directory / f"{segment:08d}{_SUFFIX}"
 
-
-def _read_frame(file: BinaryIO) -> tuple[int, bytes] | None:
-    offset = file.tell()
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    length, checksum = _HEAD.unpack(head)
-    payload = file.read(length)
-    return (offset, payload) if len(payload) == length and zlib.crc32(payload) == checksum else None
+    def _read_frame(self, file: BinaryIO, segment: int, offset: int) -> bytes | None:
+        """The frame at the file's place; None at its end."""
+        head = file.read(_HEAD.size)
+        if not head:
+            return None
+        length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        payload = file.read(length)
+        if not length or len(payload) < length or zlib.crc32(payload) != checksum:
+            raise JournalError(
+                f"{self._path(segment)} is damaged at byte {offset}: "
+                "restore it, or remove RECOVERY_DIR to rebuild the state"
+            )
+        return payload
 
 
 def _sync_directory(directory: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from processor.panes import COUNTRY_COLUMNS, Cells
+from processor.cells import Cells, ListedNames
+from processor.panes import COUNTRY_COLUMNS
 from sales.rollups import ALL, Rollup
 from sales.times import format_time
 from sales.windows import MINUTE_MS
@@ -73,7 +74,7 @@ class Minutes:
             restoring: these are sums that were added before a restart: nothing is late or stale.
         """
         for minute, code, row in zip(cells.panes.tolist(), cells.codes.tolist(), cells.sums.tolist(), strict=True):
-            scope = cells.names[code]
+            scope = cells.names.text(code)
             if "/" not in scope and not restoring and self._is_closed(minute):
                 self.late += row[_EVENTS]
             if minute < self._oldest:
@@ -150,7 +151,7 @@ class Minutes:
             for scope, sums in scopes.items()
         ]
         return Cells(
-            names=list(names),
+            names=ListedNames(list(names)),
             panes=np.array([minute for minute, _, _ in rows], dtype=np.int64),
             codes=np.array([code for _, code, _ in rows], dtype=np.int64),
             sums=np.array([sums for _, _, sums in rows], dtype=np.int64).reshape(-1, len(COUNTRY_COLUMNS)),

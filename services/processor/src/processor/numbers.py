@@ -7,17 +7,19 @@
 import logging
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from processor.cells import Cells, Int64s, merge
+from processor.labels import Labels, LatestNames
 from processor.minutes import Minutes, Sums
 from processor.panes import (
     CATEGORY_COLUMNS,
     COUNTRY_COLUMNS,
     PRODUCT_COLUMNS,
-    Cells,
     Partial,
-    ProductName,
 )
 from processor.rolling import RollingTable
-from processor.snapshots import Delta, merge
+from processor.snapshots import Delta
 from sales.board import Keys, Tick
 from sales.countries import UNKNOWN_REGION
 from sales.money import average_minor, to_decimal
@@ -59,7 +61,7 @@ class Numbers:
         self._categories = RollingTable(windows, len(CATEGORY_COLUMNS))
         self._countries = RollingTable(windows, len(COUNTRY_COLUMNS))
         self._minutes = Minutes()
-        self._names: dict[str, ProductName] = {}
+        self._labels = Labels()
         self._positions: dict[str, tuple[int, int]] = {}
         """partition to (position, digits)"""
         self._counts = dict.fromkeys(("accepted", "duplicates", "dead_letters"), 0)
@@ -87,12 +89,11 @@ class Numbers:
             },
             partial.product_names,
         )
-        if partial.position is not None:
-            self._positions[partial.partition] = (partial.position, partial.position_digits)
+        self._positions.update(partial.positions)
         for name, count in partial.counts.items():
             self._counts[name] = self._counts.get(name, 0) + count
         self._lags.update(partial.lags)
-        if partial.position is not None:
+        if partial.positions:
             self._since.append(partial)
 
     def advance(self, as_of: int) -> None:
@@ -106,6 +107,7 @@ class Numbers:
         self.as_of = as_of
         for table in (self._products, self._categories, self._countries):
             table.advance(as_of)
+        self._labels.forget(self._products.take_released())
         self._minutes.advance(as_of, oldest)
 
     def reaches(self, as_of: int, positions: Mapping[str, str]) -> bool:
@@ -122,20 +124,19 @@ class Numbers:
         if not self.as_of:
             return None
         tick = Tick(as_of=format_time(self.as_of))
-        shown: set[str] = set()
+        shown: set[tuple[str, int]] = set()
         for index, window in enumerate(self._windows):
             for measure, column in _PRODUCT_COLUMN.items():
                 best = self._products.top(index, column, self._top_k)
-                tick.zsets[self._keys.product(window.name, measure)] = best
-                shown.update(best)
+                tick.zsets[self._keys.product(window.name, measure)] = {name: value for value, name, _ in best}
+                shown.update((name, slot) for _, name, slot in best)
             self._tick_groups(tick, index, window)
-        tick.hashes[self._keys.products] = {product: self._names[product].name for product in shown}
+        tick.hashes[self._keys.products] = {product: self._labels.text(slot) for product, slot in shown}
         tick.hashes[self._keys.positions] = {
             partition: format_position(position, digits) for partition, (position, digits) in self._positions.items()
         }
         tick.hashes[self._keys.status] = self._status(published_at)
         self._tick_trend(tick)
-        self._forget_names()
         return tick
 
     def take_rollups(self, now_ms: int, *, flush: bool = False) -> list[Rollup]:
@@ -155,7 +156,11 @@ class Numbers:
         partials, self._since = self._since, []
         changed_sent = {minute: events for minute, events in sent.items() if self._sent_then.get(minute) != events}
         self._sent_then = sent
-        names = {product for partial in partials for product in partial.product_names if product in self._names}
+        touched = [
+            self._products.slots(partial.product_names.products, partial.product_names.product_codes)
+            for partial in partials
+        ]
+        slots = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
         return self._delta(
             {
                 "products": merge([partial.products for partial in partials], len(PRODUCT_COLUMNS)),
@@ -163,7 +168,7 @@ class Numbers:
                 "countries": merge([partial.countries for partial in partials], len(COUNTRY_COLUMNS)),
                 "minutes": merge([partial.minutes for partial in partials], len(COUNTRY_COLUMNS)),
             },
-            {product: self._names[product] for product in names},
+            self._label_rows(slots[slots >= 0]),
             changed_sent,
         )
 
@@ -178,7 +183,7 @@ class Numbers:
                 "countries": self._countries.dump(),
                 "minutes": self._minutes.dump(),
             },
-            {product: name for product, name in self._names.items() if product in self._products},
+            self._label_rows(self._products.taken()),
             self._sent_then,
         )
 
@@ -194,7 +199,7 @@ class Numbers:
         self._minutes.mark_sent(delta.sent)
         self._sent_then = self._minutes.sent()
 
-    def _delta(self, tables: dict[str, Cells], names: dict[str, ProductName], sent: dict[int, int]) -> Delta:
+    def _delta(self, tables: dict[str, Cells], names: LatestNames, sent: dict[int, int]) -> Delta:
         return Delta(
             as_of=self.as_of,
             max_event_time=self._max_event_time,
@@ -207,19 +212,15 @@ class Numbers:
             sent=sent,
         )
 
-    def _add(self, tables: Mapping[str, Cells], names: Mapping[str, ProductName], *, restoring: bool = False) -> None:
+    def _label_rows(self, slots: Int64s) -> LatestNames:
+        return self._labels.rows(slots, self._products.names(slots))
+
+    def _add(self, tables: Mapping[str, Cells], names: LatestNames, *, restoring: bool = False) -> None:
         self._products.add(tables["products"])
         self._categories.add(tables["categories"])
         self._countries.add(tables["countries"])
         self._minutes.add(tables["minutes"], restoring=restoring)
-        for product, name in names.items():
-            if name.is_later_than(self._names.get(product)):
-                self._names[product] = name
-
-    def _forget_names(self) -> None:
-        """Drops the names of products that no window knows any more, now and then."""
-        if len(self._names) > 2 * len(self._products) + 1000:
-            self._names = {product: name for product, name in self._names.items() if product in self._products}
+        self._labels.update(self._products.slots(names.products, names.product_codes), names)
 
     def _tick_groups(self, tick: Tick, index: int, window: Window) -> None:
         def put(group: str, measure: str, content: dict[str, int]) -> None:

@@ -1,21 +1,23 @@
-"""From a batch of accepted orders to sums per pane. Pure.
+"""From orders to sums per pane. Pure.
 
-A batch is summed once, at the finest resolution (one-second panes; minutes for the rollups), and only these sums
-travel on. Everything is int64 and exact.
+Orders are summed once, at the finest resolution (one-second panes; minutes for the rollups), and only these sums travel
+on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sales.orders import Batch
+from processor import columns as c
+from processor.cells import Cells, Int64s, ListedNames, Names, add_up
+from processor.columns import Columns
+from processor.countries import COUNTRIES, COUNTRY_CODES, country_text
+from processor.labels import LatestNames
+from processor.texts import Dictionaries, Dictionary
 from sales.rollups import cell_scope
 from sales.windows import MINUTE_MS, SECOND_MS
-
-Int64s = npt.NDArray[np.int64]
 
 PRODUCT_COLUMNS = ("lines", "units", "revenue")
 CATEGORY_COLUMNS = ("lines", "units", "revenue", "orders")
@@ -25,191 +27,212 @@ others cancel out. Units and revenue are net of returns; sales and refunded are 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """Sums by (pane, name): row ``i`` holds ``sums[i]`` for the name ``names[codes[i]]`` in the pane that starts at
-    ``panes[i]`` (ms since 1970). No two rows have the same pane and name; sorted by pane. Codes mean something inside
-    this object only."""
-
-    names: list[str]
-    panes: Int64s
-    codes: Int64s
-    sums: Int64s
-    """shape (rows, columns)"""
-
-    def __len__(self) -> int:
-        return len(self.panes)
-
-
-class ProductName(NamedTuple):
-    """What a product was called in one line; of two the later one is shown."""
-
-    event_time: int
-    position: int
-    partition: str
-    name: str
-
-    def is_later_than(self, other: "ProductName | None") -> bool:
-        """The rule for the name on the board: latest event time, then highest position, then last partition."""
-        return other is None or self[:3] > other[:3]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Partial:
-    """What one run of messages of one partition adds to the numbers, with the position it reaches."""
+    """What some messages add to the numbers, with the positions they reach."""
 
-    partition: str
-    """``<stream id>/<partition>``"""
-    position: int | None
-    """last position of the run, accepted or not; None where nothing was read and only lags are told"""
-    position_digits: int
+    positions: dict[str, tuple[int, int]]
+    """``<stream id>/<partition>`` to the last position, accepted or not, and how many digits it is written with"""
     max_event_time: int
     """of the accepted orders, ms; 0 without any"""
-    last_broker_time: int
-    """when the log took the last message, ms"""
     products: Cells
     categories: Cells
     countries: Cells
     minutes: Cells
     """per minute: by country (``GB``) and by country and category (``GB/Home``), in COUNTRY_COLUMNS"""
-    product_names: dict[str, ProductName]
+    product_names: LatestNames
     counts: dict[str, int] = field(default_factory=dict)
     """accepted, duplicates, dead_letters, dead_letters:<reason>"""
     lags: dict[str, int | None] = field(default_factory=dict)
     """messages not yet read, by partition; None where that is not known"""
 
 
-def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
-    """Distinct keys, ascending, and the sums of the rows of ``values`` (rows, columns) that share a key."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(keys) else order
-    return ordered[first], np.add.reduceat(values[order], first, axis=0) if len(keys) else values
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """Where rows of columns come from: one run of messages."""
+
+    partition: str
+    """``<stream id>/<partition>``"""
+    positions: Sequence[int] | Int64s
+    """one a message"""
+    position_digits: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
 
-def cells(names: list[str], panes: Int64s, codes: Int64s, values: Int64s) -> Cells:
-    """Adds up the rows that share pane and code."""
-    start = int(panes.min()) if len(panes) else 0
-    keys, sums = group((panes - start) * len(names) + codes, values)
-    width = max(len(names), 1)
-    return Cells(names=names, panes=keys // width + start, codes=keys % width, sums=sums)
-
-
-def encode_names(column: Sequence[str]) -> tuple[list[str], Int64s]:
-    """A column of names to its distinct names and one code a row."""
-    codes: dict[str, int] = {}
-    rows = [codes.setdefault(name, len(codes)) for name in column]
-    return list(codes), np.array(rows, dtype=np.int64)
-
-
-def summarise(
-    batch: Batch, *, partition: str, position: int | None, position_digits: int, last_broker_time: int
-) -> Partial:
-    """Sums one batch of accepted, deduplicated orders.
+def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
+    """Sums some accepted, deduplicated orders.
 
     Args:
-        batch: accepted orders of one partition; may be empty.
-        partition: ``<stream id>/<partition>``.
-        position: the last position of the run that the batch was cut from.
-        position_digits: how positions of this stream are written.
-        last_broker_time: when the log took that last message, ms since 1970.
+        columns: accepted orders; may be none.
+        dictionaries: what the codes of their texts mean.
+        origins: the runs that their rows count through, in order.
     """
-    seconds = batch.event_times - batch.event_times % SECOND_MS
-    minutes = batch.event_times - batch.event_times % MINUTE_MS
-    order_sign = np.where(batch.is_return, -1, 1)
-    line_sign = order_sign[batch.line_order]
-    net = batch.net()
+    orders, lines = columns.orders, columns.lines
+    times = orders[c.EVENT_TIME]
+    second_of, seconds = _panes(times, SECOND_MS)
+    is_sale = 1 - (orders[c.FLAGS] & c.IS_RETURN)
+    sign = 2 * is_sale - 1
+    net = columns.net()
+    line_order, line_sign = lines[c.ORDER], sign[lines[c.ORDER]]
     ones = np.ones(len(net), dtype=np.int64)
-    is_sale = (~batch.is_return).astype(np.int64)
 
-    products, product_codes = encode_names(batch.product_ids)
-    product_cells = cells(
-        products,
-        seconds[batch.line_order],
-        product_codes,
-        np.column_stack((ones, line_sign * batch.quantities, line_sign * net)),
+    products, categories = len(dictionaries.products), len(dictionaries.categories)
+    product_keys, product_sums = add_up(
+        second_of[line_order] * products + lines[c.PRODUCT],
+        (ones, line_sign * lines[c.QUANTITY], line_sign * net),
+        len(seconds) * products,
     )
 
     # Orders are counted once for each thing they touch, however many of their lines do: so first one row for each
     # (order, category), then one for each (pane, category).
-    categories, category_codes = encode_names(batch.categories)
-    width = max(len(categories), 1)
-    touched, in_category = group(
-        batch.line_order * width + category_codes, np.column_stack((ones, batch.quantities, net))
+    touched, in_category = add_up(
+        line_order * categories + lines[c.CATEGORY], (ones, lines[c.QUANTITY], net), len(columns) * categories
     )
-    order_of, category_of = touched // width, touched % width
-    lines, quantity, amount = in_category[:, 0], in_category[:, 1], in_category[:, 2]
-    sign, sale = order_sign[order_of], is_sale[order_of]
-    category_cells = cells(
-        categories, seconds[order_of], category_of, np.column_stack((lines, sign * quantity, sign * amount, sale))
+    order_of, category_of = touched // max(categories, 1), touched % max(categories, 1)
+    touching, quantity, amount = in_category.T
+    category_keys, category_sums = add_up(
+        second_of[order_of] * categories + category_of,
+        (touching, sign[order_of] * quantity, sign[order_of] * amount, is_sale[order_of]),
+        len(seconds) * categories,
     )
 
-    countries, country_codes = encode_names(batch.countries)
-    country_sums = _country_columns(is_sale, *_per_order(len(batch), batch.line_order, batch.quantities, net))
-    country_cells = cells(countries, seconds, country_codes, country_sums)
-
-    scopes = countries + [cell_scope(country, category) for country in countries for category in categories]
-    scope_of = len(countries) + country_codes[order_of] * width + category_of
-    minute_cells = cells(
-        scopes,
-        np.concatenate((minutes, minutes[order_of])),
-        np.concatenate((country_codes, scope_of)),
-        np.concatenate((country_sums, _country_columns(sale, quantity, amount))),
+    by_order = _country_columns(is_sale, _per_order(columns, lines[c.QUANTITY]), _per_order(columns, net))
+    country_keys, country_sums = add_up(
+        second_of * COUNTRY_CODES + orders[c.COUNTRY], by_order, len(seconds) * COUNTRY_CODES
     )
     return Partial(
-        partition=partition,
-        position=position,
-        position_digits=position_digits,
-        max_event_time=int(batch.event_times.max()) if len(batch) else 0,
-        last_broker_time=last_broker_time,
-        products=product_cells,
-        categories=category_cells,
-        countries=country_cells,
-        minutes=_used_names(minute_cells),
-        product_names=_product_names(batch, partition),
+        positions={origin.partition: (int(origin.positions[-1]), origin.position_digits) for origin in origins},
+        max_event_time=int(times.max()) if len(columns) else 0,
+        products=_cells(dictionaries.products, seconds, product_keys, products, product_sums),
+        categories=_cells(dictionaries.categories, seconds, category_keys, categories, category_sums),
+        countries=_cells(COUNTRIES, seconds, country_keys, COUNTRY_CODES, country_sums),
+        minutes=_minutes(
+            columns,
+            by_order,
+            order_of,
+            category_of,
+            _country_columns(is_sale[order_of], quantity, amount),
+            dictionaries.categories,
+        ),
+        product_names=_latest_names(columns, dictionaries, origins),
     )
 
 
-def _per_order(orders: int, line_order: Int64s, quantities: Int64s, net: Int64s) -> tuple[Int64s, Int64s]:
-    quantity, amount = np.zeros(orders, dtype=np.int64), np.zeros(orders, dtype=np.int64)
-    np.add.at(quantity, line_order, quantities)
-    np.add.at(amount, line_order, net)
-    return quantity, amount
+def _panes(times: Int64s, pane_ms: int) -> tuple[Int64s, Int64s]:
+    """For each time the number of its pane, and the panes' starts, ascending."""
+    starts = times - times % pane_ms
+    if len(starts) and (starts == starts[0]).all():
+        return np.zeros(len(starts), dtype=np.int64), starts[:1]
+    distinct, numbers = np.unique(starts, return_inverse=True)
+    return numbers, distinct
 
 
-def _country_columns(is_sale: Int64s, quantity: Int64s, amount: Int64s) -> Int64s:
-    """Rows of COUNTRY_COLUMNS, one an event."""
+def _cells(names: Names, panes: Int64s, keys: Int64s, width: int, sums: Int64s) -> Cells:
+    return Cells(names=names, panes=panes[keys // max(width, 1)], codes=keys % max(width, 1), sums=sums)
+
+
+def _per_order(columns: Columns, values: Int64s) -> Int64s:
+    """The sums of each order's lines."""
+    first = np.cumsum(columns.orders[c.LINES]) - columns.orders[c.LINES]
+    sums: Int64s = np.add.reduceat(values, first) if len(columns) else values
+    return sums
+
+
+def _country_columns(is_sale: Int64s, quantity: Int64s, amount: Int64s) -> tuple[Int64s, ...]:
+    """COUNTRY_COLUMNS, one row an event."""
     is_return = 1 - is_sale
-    return np.column_stack(
-        (
-            np.ones_like(is_sale),
-            (is_sale - is_return) * quantity,
-            is_sale,
-            is_return,
-            is_sale * amount,
-            is_return * amount,
-        )
+    return (
+        np.ones_like(is_sale),
+        (is_sale - is_return) * quantity,
+        is_sale,
+        is_return,
+        is_sale * amount,
+        is_return * amount,
     )
 
 
-def _used_names(cells_: Cells) -> Cells:
-    """Without the names that no row uses (most pairs of country and category)."""
-    used, codes = np.unique(cells_.codes, return_inverse=True)
-    return Cells(
-        names=[cells_.names[code] for code in used.tolist()], panes=cells_.panes, codes=codes, sums=cells_.sums
+def _minutes(
+    columns: Columns,
+    by_order: Sequence[Int64s],
+    order_of: Int64s,
+    category_of: Int64s,
+    by_category: Sequence[Int64s],
+    categories: Dictionary,
+) -> Cells:
+    """Sums per minute by country, and by country and category: names are made for the pairs that there are."""
+    minute_of, minutes = _panes(columns.orders[c.EVENT_TIME], MINUTE_MS)
+    countries, width = columns.orders[c.COUNTRY], len(categories)
+    keys, sums = add_up(minute_of * COUNTRY_CODES + countries, by_order, len(minutes) * COUNTRY_CODES)
+    cell_keys, cell_sums = add_up(
+        (minute_of[order_of] * COUNTRY_CODES + countries[order_of]) * width + category_of,
+        by_category,
+        len(minutes) * COUNTRY_CODES * width,
+    )
+    # Countries get the numbers below COUNTRY_CODES, cells of a country and a category those from there on.
+    cells_of = COUNTRY_CODES * max(width, 1)
+    scopes = np.concatenate((keys % COUNTRY_CODES, COUNTRY_CODES + cell_keys % cells_of))
+    used, codes = np.unique(scopes, return_inverse=True)
+    names = [
+        country_text(scope)
+        if scope < COUNTRY_CODES
+        else cell_scope(
+            country_text((scope - COUNTRY_CODES) // width), categories.text((scope - COUNTRY_CODES) % width)
+        )
+        for scope in used.tolist()
+    ]
+    panes = np.concatenate((minutes[keys // COUNTRY_CODES], minutes[cell_keys // cells_of]))
+    order = np.argsort(panes, kind="stable")
+    return Cells(ListedNames(names), panes[order], codes[order], np.concatenate((sums, cell_sums))[order])
+
+
+def _latest_names(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> LatestNames:
+    products = columns.lines[c.PRODUCT]
+    times = columns.orders[c.EVENT_TIME][columns.lines[c.ORDER]]
+    latest = np.full(len(dictionaries.products), -1, dtype=np.int64)
+    np.maximum.at(latest, products, times)
+    winners = np.flatnonzero(times == latest[products])
+    starts = np.cumsum([0, *map(len, origins)])
+    rows = columns.orders[c.ROW][columns.lines[c.ORDER][winners]]
+    origin_of = np.searchsorted(starts, rows, side="right") - 1
+    positions = _positions(origins, starts, rows, origin_of)
+    if len(origins) > 1:
+        # Within one run rows stand in the order of their positions already.
+        rank_of = np.argsort(np.argsort([origin.partition for origin in origins]))
+        order = np.lexsort((winners, rank_of[origin_of], _sortable(positions)))
+        winners, origin_of, positions = winners[order], origin_of[order], positions[order]
+    chosen = np.empty(len(latest), dtype=np.int64)
+    chosen[products[winners]] = np.arange(len(winners))  # of those that are given one place the last stays
+    distinct = np.flatnonzero(latest >= 0)
+    last = chosen[distinct]
+    partitions = np.array([origin.partition for origin in origins], dtype=np.object_)
+    return LatestNames(
+        products=dictionaries.products,
+        product_codes=distinct,
+        names=dictionaries.names,
+        name_codes=columns.lines[c.NAME][winners[last]],
+        event_times=latest[distinct],
+        positions=positions[last].astype(np.object_),
+        partitions=partitions[origin_of[last]],
     )
 
 
-def _product_names(batch: Batch, partition: str) -> dict[str, ProductName]:
-    """Each product's latest name in the batch."""
-    if not len(batch):
-        return {}
-    # Stable: among equal event times the order of positions stays, so the last one written to the dict wins.
-    by_time = np.argsort(batch.event_times[batch.line_order], kind="stable").tolist()
-    last_line = {batch.product_ids[line]: line for line in by_time}
-    times, line_order = batch.event_times.tolist(), batch.line_order.tolist()
-    return {
-        product: ProductName(
-            times[line_order[line]], batch.positions[line_order[line]], partition, batch.product_names[line]
-        )
-        for product, line in last_line.items()
-    }
+def _positions(
+    origins: Sequence[Origin], starts: Int64s, rows: Int64s, origin_of: Int64s
+) -> Int64s | npt.NDArray[np.object_]:
+    """The position of each row: int64s, or Python's integers where they are larger (Kinesis: 186 bits)."""
+    if all(isinstance(origin.positions, np.ndarray) for origin in origins):
+        return np.concatenate([np.zeros(0, np.int64), *(origin.positions for origin in origins)])[rows]
+    inside = rows - starts[origin_of]
+    found = [
+        int(origins[origin].positions[row]) for origin, row in zip(origin_of.tolist(), inside.tolist(), strict=True)
+    ]
+    positions = np.empty(len(found), dtype=np.object_)
+    positions[:] = found
+    return positions
+
+
+def _sortable(positions: Int64s | npt.NDArray[np.object_]) -> Int64s:
+    """Numbers in the order of the positions."""
+    ranks: Int64s = np.unique(positions, return_inverse=True)[1]
+    return ranks

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-_FORMAT = 1
+_FORMAT = 2
 _ENGINE_PARTITIONS = 1
 
 
@@ -117,7 +117,10 @@ class RecoveryDirectory:
         except (ValueError, TypeError) as error:
             raise RecoveryError(f"{self._file} can't be read ({error}): restore it, or remove {self._path}") from error
         if owner.format != _FORMAT:
-            raise RecoveryError(f"{self._path} has format {owner.format}, this version reads {_FORMAT}")
+            raise RecoveryError(
+                f"{self._path} has format {owner.format}, this version reads {_FORMAT}: "
+                "run the version that wrote it, or remove it to rebuild the state from the stream"
+            )
         if owner.stream != stream:
             raise RecoveryError(
                 f"RECOVERY_DIR {self._path} holds the state of stream {owner.stream}, but the stream is now {stream} "

@@ -14,15 +14,20 @@ So every second is stored once, old time coarsely, and a total is never summed a
 (an order may be dated a few minutes ahead) waits in the finest level until the window reaches it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
-from processor.panes import Cells, Int64s, group
+from processor.cells import Cells, Int64s, ListedNames, Names, group, no_cells
 from sales.windows import Window
 
 _RUNS_BEFORE_MERGE = 8
 """A pane collects this many unmerged runs of sums before they are merged into one; merging costs a sort."""
+
+
+_DICTIONARIES = 8
+"""How many dictionaries' slots are remembered: each source slot of this process has one."""
 
 
 class _Pane:
@@ -65,6 +70,9 @@ class RollingTable:
         self._totals = np.zeros((len(windows), 0, columns), dtype=np.int64)
         self._held = np.zeros(0, dtype=np.int64)
         """occurrences of each slot in all panes; at 0 the slot is given to another name"""
+        self._released: list[Int64s] = []
+        self._found: OrderedDict[int, _Found] = OrderedDict()
+        """for the dictionaries met last, by their id"""
 
     def advance(self, as_of: int) -> None:
         """Moves every window to ``as_of`` (ms), which must not go back."""
@@ -91,29 +99,37 @@ class RollingTable:
 
     def add(self, cells: Cells) -> None:
         """Adds sums to every window that covers them; what no window covers any more is left out."""
-        oldest = self._bounds[-1][0]
-        kept = np.flatnonzero(cells.panes >= oldest)
-        if not len(kept):
+        panes, codes, sums = cells.panes, cells.codes, cells.sums
+        if not len(panes):
             return
-        panes, sums = cells.panes[kept], cells.sums[kept]
-        slots = self._slots(cells.names, cells.codes[kept])
-        np.add.at(self._held, slots, sums[:, 0])
-        for index, (start, end) in enumerate(self._bounds):
-            inside = (panes >= start) & (panes < end)
-            if inside.any():
-                self._sum_into(index, slots[inside], sums[inside])
-        level_of = np.zeros(len(panes), dtype=np.int64)
-        for start, _ in self._bounds[:-1]:
-            level_of += panes < start
-        for index, window in enumerate(self._windows):
-            chosen = np.flatnonzero(level_of == index)
-            if len(chosen):
-                starts = panes[chosen] - panes[chosen] % window.pane_ms
-                for pane_start, rows in _runs(starts):
-                    run = chosen[rows]
-                    one_pane = (panes[run] == panes[run[0]]).all()
-                    distinct = (slots[run], sums[run]) if one_pane else group(slots[run], sums[run])
-                    self._levels[index].setdefault(pane_start, _Pane()).add(*distinct)
+        if panes[0] < self._bounds[-1][0]:
+            kept = np.flatnonzero(panes >= self._bounds[-1][0])
+            panes, codes, sums = panes[kept], codes[kept], sums[kept]
+            if not len(kept):
+                return
+        slots = self._slots(cells.names, codes)
+        # Rows of one pane have distinct slots, and rows are sorted by pane: so each pane is a run of rows.
+        edges = np.flatnonzero(np.concatenate(([True], panes[1:] != panes[:-1], [True])))
+        for first, behind in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            self._add_pane(int(panes[first]), slots[first:behind], sums[first:behind])
+
+    def slots(self, names: Names, codes: Int64s) -> Int64s:
+        """The slot of each name, -1 where the table does not hold it. A slot is a name's while it is in the table."""
+        found = self._find(names, codes)
+        return found.slot_of[codes]
+
+    def take_released(self) -> Int64s:
+        """Slots whose names have left the table since the last call."""
+        released, self._released = self._released, []
+        return np.concatenate([np.zeros(0, dtype=np.int64), *released])
+
+    def taken(self) -> Int64s:
+        """The slots of all names that are in the table."""
+        return np.fromiter(self._slot_of.values(), dtype=np.int64, count=len(self._slot_of))
+
+    def names(self, slots: Int64s) -> list[str]:
+        """The names that have some slots."""
+        return [self._names[slot] for slot in slots.tolist()]
 
     def dump(self) -> Cells:
         """All panes as cells. A fresh table that has advanced to the same ``as_of`` and adds them is equal to this."""
@@ -125,17 +141,11 @@ class RollingTable:
                 slots.append(pane_slots)
                 sums.append(pane_sums)
         if not starts:
-            empty = np.zeros(0, dtype=np.int64)
-            return Cells(names=[], panes=empty, codes=empty, sums=np.zeros((0, self._columns), dtype=np.int64))
-        used, codes = np.unique(np.concatenate(slots), return_inverse=True)
-        names = [self._names[slot] for slot in used.tolist()]
-        return Cells(names=names, panes=np.concatenate(starts), codes=codes, sums=np.concatenate(sums))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._slot_of
-
-    def __len__(self) -> int:
-        return len(self._slot_of)
+            return no_cells(self._columns)
+        panes = np.concatenate(starts)
+        order = np.argsort(panes, kind="stable")
+        whole = Cells(ListedNames(self._names), panes[order], np.concatenate(slots)[order], np.concatenate(sums)[order])
+        return whole.listed()
 
     def totals(self, window: int) -> dict[str, list[int]]:
         """Name to its columns, of every name in the window with this index. For tables with few names."""
@@ -143,8 +153,9 @@ class RollingTable:
         rows = self._totals[window, present].tolist()
         return {self._names[slot]: row for slot, row in zip(present.tolist(), rows, strict=True)}
 
-    def top(self, window: int, column: int, k: int) -> dict[str, int]:
-        """The ``k`` names with the highest value in one column, best first; ties by name, descending by its bytes.
+    def top(self, window: int, column: int, k: int) -> list[tuple[int, str, int]]:
+        """Value, name and slot of the ``k`` names with the highest value in one column, best first; ties by name,
+        descending by its bytes.
 
         A partial sort: names are compared only around the last place.
         """
@@ -155,28 +166,57 @@ class RollingTable:
             chosen = np.flatnonzero(values >= threshold)
             present, values = present[chosen], values[chosen]
         # Code points order as UTF-8 bytes do, which is how Redis compares members.
-        best = sorted(zip(values.tolist(), (self._names[slot] for slot in present.tolist()), strict=True), reverse=True)
-        return {name: value for value, name in best[:k]}
+        names = self.names(present)
+        return sorted(zip(values.tolist(), names, present.tolist(), strict=True), reverse=True)[:k]
 
     def _apply(self, window: int, pane: _Pane, sign: int) -> None:
         slots, sums = pane.merged()
         self._totals[window, slots] += sign * sums
 
-    def _sum_into(self, window: int, slots: Int64s, sums: Int64s) -> None:
-        np.add.at(self._totals[window], slots, sums)
+    def _add_pane(self, pane_start: int, slots: Int64s, sums: Int64s) -> None:
+        """Adds sums of distinct slots, all of one pane."""
+        self._held[slots] += sums[:, 0]
+        level = 0
+        for index, (start, end) in enumerate(self._bounds):
+            if start <= pane_start < end:
+                self._totals[index, slots] += sums
+            elif pane_start < start:
+                level = index + 1
+        coarse = pane_start - pane_start % self._windows[level].pane_ms
+        self._levels[level].setdefault(coarse, _Pane()).add(slots, sums)
 
-    def _slots(self, names: list[str], codes: Int64s) -> Int64s:
+    def _slots(self, names: Names, codes: Int64s) -> Int64s:
         """The slot of each row; names that are new get one."""
-        used = np.zeros(len(names), dtype=np.bool_)
-        used[codes] = True
-        slot_of = np.full(len(names), -1, dtype=np.int64)
-        for code in np.flatnonzero(used).tolist():
-            slot = self._slot_of.get(names[code])
-            slot_of[code] = self._assign(names[code]) if slot is None else slot
-        if len(self._names) > len(self._held):
-            self._grow()
-        slots: Int64s = slot_of[codes]
+        found = self._find(names, codes)
+        slots: Int64s = found.slot_of[codes]
+        if (slots < 0).any():
+            for code in np.unique(codes[slots < 0]).tolist():
+                name = names.text(code)
+                slot = self._slot_of.get(name)
+                found.link(code, self._assign(name) if slot is None else slot)
+            if len(self._names) > len(self._held):
+                self._grow()
+            slots = found.slot_of[codes]
         return slots
+
+    def _find(self, names: Names, codes: Int64s) -> "_Found":
+        """What is known of some names' slots already."""
+        if isinstance(names, ListedNames):  # met once: nothing to remember
+            return self._look_up(names, codes)
+        found = self._found.get(id(names))
+        if found is None:
+            found = self._found[id(names)] = _Found(names)
+            if len(self._found) > _DICTIONARIES:
+                self._found.popitem(last=False)
+        found.reach(int(codes.max()) + 1 if len(codes) else 0)
+        return found
+
+    def _look_up(self, names: ListedNames, codes: Int64s) -> "_Found":
+        found = _Found(names)
+        found.reach(len(names.names))
+        for code in np.unique(codes).tolist():
+            found.slot_of[code] = self._slot_of.get(names.names[code], -1)
+        return found
 
     def _assign(self, name: str) -> int:
         if self._free:
@@ -199,16 +239,42 @@ class RollingTable:
     def _release(self, pane: _Pane) -> None:
         slots, sums = pane.merged()
         self._held[slots] -= sums[:, 0]
-        for slot in slots[self._held[slots] == 0].tolist():
+        gone = slots[self._held[slots] == 0]
+        for slot in gone.tolist():
             del self._slot_of[self._names[slot]]
             self._free.append(slot)
+        self._released.append(gone)
+        for found in self._found.values():
+            found.unlink(gone)
 
 
-def _runs(starts: Int64s) -> Iterator[tuple[int, Int64s]]:
-    """Each distinct value with the rows that have it."""
-    if (starts == starts[0]).all():
-        yield int(starts[0]), np.arange(len(starts))
-        return
-    order = np.argsort(starts, kind="stable")
-    values, first = np.unique(starts[order], return_index=True)
-    yield from zip(values.tolist(), np.split(order, first[1:]), strict=True)
+class _Found:
+    """Slots of one dictionary's codes, and back, so that a name is looked up once and not with every batch."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names  # kept alive: its id is the key
+        self.slot_of = np.zeros(0, dtype=np.int64)
+        self._code_of = np.zeros(0, dtype=np.int64)
+
+    def reach(self, codes: int) -> None:
+        """Makes room for codes below a number."""
+        self.slot_of = _stretched(self.slot_of, codes)
+
+    def link(self, code: int, slot: int) -> None:
+        """A code's slot."""
+        self._code_of = _stretched(self._code_of, slot + 1)
+        self.slot_of[code] = slot
+        self._code_of[slot] = code
+
+    def unlink(self, slots: Int64s) -> None:
+        """These slots are nobody's any more."""
+        codes = self._code_of[slots[slots < len(self._code_of)]]
+        self.slot_of[codes[codes >= 0]] = -1
+        self._code_of[slots[slots < len(self._code_of)]] = -1
+
+
+def _stretched(numbers: Int64s, length: int) -> Int64s:
+    """At least so long, with -1 behind."""
+    if length <= len(numbers):
+        return numbers
+    return np.concatenate((numbers, np.full(max(length, 2 * len(numbers)) - len(numbers), -1, dtype=np.int64)))

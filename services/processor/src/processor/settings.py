@@ -21,8 +21,10 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     """how often the state is made durable: what a crash makes us read again"""
     slots: Annotated[int, Field(ge=1, le=64)] = 4
     """how many readers share Kafka's partitions (on Kinesis it is one); fixed for the life of a recovery directory"""
-    poll_records: Annotated[int, Field(ge=1, le=100_000)] = 4000
-    """messages decoded in one piece: their objects should fit the processor's cache"""
+    poll_records: Annotated[int, Field(ge=1, le=100_000)] = 16_000
+    """messages summed in one piece: more cost less each, and are seen later"""
+    decoder: Literal["auto", "plain"] = "auto"
+    """``auto`` lets compiled code take the well-formed orders where numba is installed; ``plain`` never does"""
     dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """stop when more than this share of the last 10,000 messages could not be accepted"""
     away_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300

@@ -4,16 +4,18 @@ State is a log of deltas: each holds what was added since the one before, so wha
 delta from nothing (a dump) begins a new log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from processor.panes import Cells, ProductName, cells
+from processor.cells import Cells, ListedNames
+from processor.labels import LatestNames
 
-FORMAT = 2
+FORMAT = 3
 """Changes when older code could not read what newer code writes, or the other way round."""
 
 
@@ -35,25 +37,9 @@ class Delta:
     late: int
     cells: dict[str, Cells]
     """by table: products, categories, countries, minutes"""
-    product_names: dict[str, ProductName]
+    product_names: LatestNames
     sent: dict[int, int]
     """minute to its number of events when its rollup was last sent"""
-
-
-def merge(parts: Sequence[Cells], columns: int) -> Cells:
-    """One table of cells with the sums of all."""
-    names: dict[str, int] = {}
-    codes = []
-    for part in parts:
-        own = np.array([names.setdefault(name, len(names)) for name in part.names], dtype=np.int64)
-        codes.append(own[part.codes])
-    nothing = np.zeros(0, dtype=np.int64)
-    return cells(
-        list(names),
-        np.concatenate([nothing, *(part.panes for part in parts)]),
-        np.concatenate([nothing, *codes]),
-        np.concatenate([nothing.reshape(0, columns), *(part.sums for part in parts)]),
-    )
 
 
 def encode(delta: Delta) -> bytes:
@@ -68,14 +54,8 @@ def encode(delta: Delta) -> bytes:
             "counts": delta.counts,
             "known_from": delta.known_from,
             "late": delta.late,
-            "cells": {
-                table: [part.names, part.panes.tobytes(), part.codes.tobytes(), part.sums.tobytes(), part.sums.shape[1]]
-                for table, part in delta.cells.items()
-            },
-            "product_names": {
-                product: [name.event_time, str(name.position), name.partition, name.name]
-                for product, name in delta.product_names.items()
-            },
+            "cells": {table: _cells(part) for table, part in delta.cells.items()},
+            "product_names": _names(delta.product_names),
             "sent": list(delta.sent.items()),
         }
     )
@@ -103,21 +83,58 @@ def decode(payload: bytes) -> Delta:
         counts=document["counts"],
         known_from=document["known_from"],
         late=document["late"],
-        cells={
-            table: Cells(
-                names=names,
-                panes=np.frombuffer(panes, dtype=np.int64),
-                codes=np.frombuffer(codes, dtype=np.int64),
-                sums=np.frombuffer(sums, dtype=np.int64).reshape(-1, columns),
-            )
-            for table, (names, panes, codes, sums, columns) in document["cells"].items()
-        },
-        product_names={
-            product: ProductName(event_time, int(position), partition, name)
-            for product, (event_time, position, partition, name) in document["product_names"].items()
-        },
+        cells={table: Cells(*_cells_of(part)) for table, part in document["cells"].items()},
+        product_names=_names_of(*document["product_names"]),
         sent=dict(document["sent"]),
     )
+
+
+def _cells(cells: Cells) -> list[Any]:
+    listed = cells.listed()
+    names = [listed.names.text(code) for code in range(int(listed.codes.max()) + 1 if len(listed) else 0)]
+    sums = listed.sums
+    return [names, listed.panes.tobytes(), listed.codes.tobytes(), sums.tobytes(), sums.shape[1]]
+
+
+def _cells_of(part: list[Any]) -> Iterator[Any]:
+    names, panes, codes, sums, columns = part
+    yield ListedNames(names)
+    yield np.frombuffer(panes, dtype=np.int64)
+    yield np.frombuffer(codes, dtype=np.int64)
+    yield np.frombuffer(sums, dtype=np.int64).reshape(-1, columns)
+
+
+def _names(latest: LatestNames) -> list[Any]:
+    return [
+        [latest.products.text(code) for code in latest.product_codes.tolist()],
+        [latest.names.text(code) for code in latest.name_codes.tolist()],
+        latest.event_times.tobytes(),
+        # Kinesis positions have 186 bits, more than msgpack's integers.
+        list(map(str, latest.positions.tolist())),
+        latest.partitions.tolist(),
+    ]
+
+
+def _names_of(
+    products: list[str], names: list[str], event_times: bytes, positions: list[str], partitions: list[str]
+) -> LatestNames:
+    own = np.arange(len(products))
+    return LatestNames(
+        products=ListedNames(products),
+        product_codes=own,
+        names=ListedNames(names),
+        name_codes=own,
+        event_times=np.frombuffer(event_times, dtype=np.int64),
+        positions=_objects(map(int, positions)),
+        partitions=_objects(partitions),
+    )
+
+
+def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    listed = list(values)
+    objects = np.empty(len(listed), dtype=np.object_)
+    objects[:] = listed
+    return objects
 
 
 _encode = msgspec.msgpack.Encoder().encode

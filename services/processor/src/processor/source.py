@@ -7,22 +7,23 @@ here, on the source's side, and nothing but sums has to be exchanged.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import numpy.typing as npt
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from processor.dedup import Dedup, Verdict
-from processor.journal import Journal
-from processor.panes import Partial, summarise
+from processor import columns as c
+from processor.columns import Columns, Int64s, Uint64s
+from processor.decoding import Decoder
+from processor.dedup import Dedup, Verdict, identities
+from processor.journal import Journal, Place
+from processor.panes import Origin, Partial, summarise
 from processor.recovery import RecoveryDirectory
 from sales import dead_letters
-from sales.orders import Batch, decode
 from sales.rejections import Rejection
-from sales.rules import Rules
-from sales.streams import Chunk, Reader, Stream, Writer, format_position
+from sales.streams import Stream, Writer, format_position
+from sales.streams.packed import Packed, PackedReader
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +39,21 @@ FLUSH_SECONDS = 60.0
 WATCHED_MESSAGES = 10_000
 """The share of dead letters is judged over this many messages."""
 
+PARTITIONS_SECONDS = 5.0
+"""How often a slot looks for partitions that are new."""
+
 Positions = dict[str, int | None]
 """partition to the last position taken; None: none yet"""
+
+SlotState = tuple[Positions, Place]
+"""where to resume, and how far the journal of identities is durable"""
 
 
 class TooManyDeadLettersError(Exception):
     """Most of what arrives can't be accepted: something upstream is broken, and going on would bin the stream."""
 
 
-class OrdersSource(FixedPartitionedSource[Partial, Positions]):
+class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
     """The orders stream, cut into a fixed number of slots that read some of its partitions each."""
 
     def __init__(
@@ -54,7 +61,7 @@ class OrdersSource(FixedPartitionedSource[Partial, Positions]):
         *,
         stream: Stream,
         slots: int,
-        rules: Rules,
+        decoder: Decoder,
         recovery: RecoveryDirectory,
         dead_letters_writer: Callable[[], Writer],
         horizon_ms: int,
@@ -67,7 +74,7 @@ class OrdersSource(FixedPartitionedSource[Partial, Positions]):
         Args:
             stream: the orders.
             slots: how many.
-            rules: what is accepted.
+            decoder: shared by all slots: the engine runs them in one thread.
             recovery: where identities are kept.
             dead_letters_writer: opens the dead letters stream for writing, once a slot.
             horizon_ms: how far back identities are remembered.
@@ -77,7 +84,7 @@ class OrdersSource(FixedPartitionedSource[Partial, Positions]):
         """
         self._stream = stream
         self._slots = slots
-        self._rules = rules
+        self._decoder = decoder
         self._recovery = recovery
         self._dead_letters_writer = dead_letters_writer
         self._horizon_ms = horizon_ms
@@ -89,21 +96,20 @@ class OrdersSource(FixedPartitionedSource[Partial, Positions]):
         """Every slot can be read from here."""
         return [f"slot-{index}" for index in range(self._slots)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> "Slot":  # noqa: ARG002  # the engine's signature
+    def build_part(self, step_id: str, for_part: str, resume_state: SlotState | None) -> "Slot":  # noqa: ARG002  # the engine's signature
         """Opens one slot where its snapshot left off; new partitions begin at their oldest message."""
         self._recovery.must_resume(found=resume_state is not None, what="stream's positions")
         index = int(for_part.removeprefix("slot-"))
-        mine = [name for number, name in enumerate(self._stream.partitions()) if number % self._slots == index]
-        after: Positions = {**dict.fromkeys(mine), **(resume_state or {})}
-        dedup = Dedup(
-            Journal(self._recovery.identities(for_part)), seed=self._recovery.owner.seed, horizon_ms=self._horizon_ms
-        )
+        resumed, durable = resume_state or ({}, None)
+        mine = self._stream.partitions()[index :: self._slots]
+        after: Positions = {**dict.fromkeys(mine), **resumed}
         return Slot(
             stream=self._stream,
             after=after,
-            reader=self._stream.reader(after),
-            dedup=dedup,
-            rules=self._rules,
+            mine=slice(index, None, self._slots),
+            reader=self._stream.packed_reader(after),
+            decoder=self._decoder,
+            dedup=Dedup(Journal(self._recovery.identities(for_part)), horizon_ms=self._horizon_ms, upto=durable),
             dead_letters_writer=self._dead_letters_writer(),
             poll_records=self._poll_records,
             watch=DeadLetterWatch(self._dead_letter_share),
@@ -140,7 +146,7 @@ class DeadLetterWatch:
             )
 
 
-class Slot(StatefulSourcePartition[Partial, Positions]):
+class Slot(StatefulSourcePartition[Partial, SlotState]):
     """One slot at work. The engine calls it from one thread; `next_batch` never waits for messages."""
 
     def __init__(
@@ -148,9 +154,10 @@ class Slot(StatefulSourcePartition[Partial, Positions]):
         *,
         stream: Stream,
         after: Positions,
-        reader: Reader,
+        mine: slice,
+        reader: PackedReader,
+        decoder: Decoder,
         dedup: Dedup,
-        rules: Rules,
         dead_letters_writer: Writer,
         poll_records: int,
         watch: DeadLetterWatch,
@@ -159,15 +166,18 @@ class Slot(StatefulSourcePartition[Partial, Positions]):
         self._stream_id = stream.id
         self._digits = stream.position_digits
         self._after = after
+        self._mine = mine
+        """which of the stream's partitions, in their natural order"""
         self._reader = reader
+        self._decoder = decoder
         self._dedup = dedup
-        self._rules = rules
         self._dead_letters = dead_letters_writer
         self._poll_records = poll_records
         self._watch = watch
         self._stopping = stopping
         self._idle = False
         self._heartbeat_at = 0.0
+        self._look_at = time.monotonic() + PARTITIONS_SECONDS
 
     def next_batch(self) -> list[Partial]:
         """Sums of the next run of messages; empty when there are none.
@@ -179,94 +189,115 @@ class Slot(StatefulSourcePartition[Partial, Positions]):
         """
         if self._stopping():
             raise StopIteration
-        chunks = self._reader.poll(self._poll_records, 0)
-        self._idle = not chunks
-        if chunks:
-            return [self._take(chunk) for chunk in chunks]
-        if time.monotonic() < self._heartbeat_at:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + PARTITIONS_SECONDS
+            self._take_on_new()
+        runs = self._reader.poll(self._poll_records, 0)
+        self._idle = not runs
+        if runs:
+            return [self._take(runs)]
+        if now < self._heartbeat_at:
             return []
-        return [self._beat()]
+        self._heartbeat_at = now + HEARTBEAT_SECONDS
+        return [self._take([])]
 
     def next_awake(self) -> datetime | None:
         """Soon, when there was nothing; at once otherwise."""
         return datetime.now(UTC) + timedelta(seconds=IDLE_SECONDS) if self._idle else None
 
-    def snapshot(self) -> Positions:
+    def snapshot(self) -> SlotState:
         """Where to resume; before it returns, identities and dead letters up to there are durable."""
-        self._dedup.sync()
+        durable = self._dedup.sync()
         self._dead_letters.flush(FLUSH_SECONDS)
-        return dict(self._after)
+        return dict(self._after), durable
 
     def close(self) -> None:
         """Gives back the connections."""
         self._reader.close()
         self._dead_letters.close()
 
-    def _beat(self) -> Partial:
-        self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
-        nothing = decode(self._rules, [], [], [], []).accepted
-        partial = summarise(nothing, partition="", position=None, position_digits=self._digits, last_broker_time=0)
-        partial.lags.update(self._lags())
-        return partial
+    def _take_on_new(self) -> None:
+        """Partitions that were added to the stream since, from their oldest message."""
+        new = [name for name in self._reader.partitions()[self._mine] if name not in self._after]
+        if new:
+            self._reader.add(dict.fromkeys(new))
+            self._after.update(dict.fromkeys(new))
+            log.info("reading new partitions too: %s", " ".join(new))
 
-    def _lags(self) -> dict[str, int | None]:
-        known = self._reader.lag()
-        return {f"{self._stream_id}/{name}": known.get(name) for name in self._after}
-
-    def _take(self, chunk: Chunk) -> Partial:
-        decoded = decode(self._rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
-        batch = decoded.accepted
-        verdicts = self._dedup.admit(batch.order_ids, batch.event_times, batch.contents, batch.positions)
-        rejected = decoded.rejected + _conflicts(batch, verdicts, chunk)
-        self._send(chunk.partition, rejected)
-        self._watch.note(len(chunk), len(rejected))
-        accepted = batch.take(verdicts == Verdict.ACCEPTED)
-        partial = summarise(
-            accepted,
-            partition=f"{self._stream_id}/{chunk.partition}",
-            position=chunk.positions[-1],
-            position_digits=self._digits,
-            last_broker_time=chunk.broker_times[-1],
+    def _take(self, runs: list[Packed]) -> Partial:
+        decoded = self._decoder.decode(runs)
+        columns = decoded.columns
+        times = columns.orders[c.EVENT_TIME]
+        words = columns.orders.view(np.uint64)
+        marks = np.concatenate([np.zeros(0, np.uint64), *(_marks(run.positions) for run in runs)])[
+            columns.orders[c.ROW]
+        ]
+        verdicts = self._dedup.admit(
+            times, identities(words[c.ID_LOW], words[c.ID_HIGH], times, decoded.contents, marks)
         )
+        rejected = decoded.rejected
+        if (verdicts == Verdict.CONFLICT).any():
+            rejected = rejected + _conflicts(columns, verdicts == Verdict.CONFLICT, runs)
+        self._send(rejected)
+        self._watch.note(sum(map(len, runs)), len(rejected))
+        accepted = columns.take(verdicts == Verdict.ACCEPTED)
+        origins = [Origin(f"{self._stream_id}/{run.partition}", run.positions, self._digits) for run in runs]
+        partial = summarise(accepted, self._decoder.dictionaries, origins)
+        self._decoder.bound()
         counts = partial.counts
         counts["accepted"] = len(accepted)
         counts["duplicates"] = int((verdicts == Verdict.DUPLICATE).sum())
         counts["dead_letters"] = len(rejected)
-        for rejection in rejected:
+        for _, rejection in rejected:
             name = f"dead_letters:{rejection.reason}"
             counts[name] = counts.get(name, 0) + 1
-        partial.lags.update(self._lags())
-        self._after[chunk.partition] = chunk.positions[-1]
+        self._after.update((run.partition, int(run.positions[-1])) for run in runs)
+        lags = self._reader.lag()
+        partial.lags.update((f"{self._stream_id}/{name}", lags.get(name)) for name in self._after)
         return partial
 
-    def _send(self, partition: str, rejected: list[Rejection]) -> None:
+    def _send(self, rejected: Sequence[tuple[Packed, Rejection]]) -> None:
         if not rejected:
             return
         letters = [
             dead_letters.dead_letter(
                 rejection,
                 stream=self._stream_id,
-                partition=partition,
+                partition=run.partition,
                 position=format_position(rejection.position, self._digits),
             )
-            for rejection in rejected
+            for run, rejection in rejected
         ]
         keys, values = zip(*map(dead_letters.encode, letters), strict=True)
         self._dead_letters.write(keys, values)
 
 
-def _conflicts(batch: Batch, verdicts: npt.NDArray[np.int8], chunk: Chunk) -> list[Rejection]:
+def _marks(positions: Sequence[int] | Int64s) -> Uint64s:
+    """64 bits of each position: the position itself, or its 186 bits folded (Kinesis)."""
+    if isinstance(positions, np.ndarray):
+        return positions.view(np.uint64)
+    folded = [(position ^ position >> 64 ^ position >> 128) & (2**64 - 1) for position in positions]
+    return np.array(folded, dtype=np.uint64)
+
+
+def _conflicts(
+    columns: Columns, in_conflict: np.typing.NDArray[np.bool_], runs: Sequence[Packed]
+) -> list[tuple[Packed, Rejection]]:
     """A rejection for each event whose identity was taken by other content."""
-    rows = np.flatnonzero(verdicts == Verdict.CONFLICT).tolist()
-    place = {position: row for row, position in enumerate(chunk.positions)} if rows else {}
-    return [
-        Rejection(
-            position=batch.positions[row],
-            broker_time=chunk.broker_times[place[batch.positions[row]]],
-            key=chunk.keys[place[batch.positions[row]]],
-            value=chunk.values[place[batch.positions[row]]],
+    starts = np.cumsum([0, *map(len, runs)])
+    rejected = []
+    for row in columns.orders[c.ROW][in_conflict].tolist():
+        which = int(np.searchsorted(starts, row, side="right")) - 1
+        run, number = runs[which], row - int(starts[which])
+        order_id = (run.key(number) or b"").decode()
+        rejection = Rejection(
+            position=int(run.positions[number]),
+            broker_time=int(run.broker_times[number]),
+            key=run.key(number),
+            value=run.value(number),
             reason="conflict",
-            detail=f"order {batch.order_ids[row]!r} with this event time came before with other content",
+            detail=f"order {order_id!r} with this event time came before with other content",
         )
-        for row in rows
-    ]
+        rejected.append((run, rejection))
+    return rejected

@@ -235,7 +235,7 @@ def _bytes(place: int, end: int) -> tuple[int, int]:
 
 
 @_compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
-def take_apart(  # noqa: PLR0917 (compiled code is called fastest with bare numbers)
+def take_apart(
     data: int,
     begin: int,
     end: int,

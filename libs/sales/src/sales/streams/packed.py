@@ -1,6 +1,6 @@
 """Records of a stream in one buffer, for readers that look at bytes: no Python object for a record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,14 @@ class Packed:
 class PackedReader(Protocol):
     """A `Reader` that packs: the same promises, the same errors."""
 
+    def partitions(self) -> list[str]:
+        """As `Reader.partitions`."""
+        ...
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """As `Reader.add`."""
+        ...
+
     def poll(self, max_records: int, timeout: float) -> list[Packed]:
         """The next records, about ``max_records`` in all (a reader may give what it has already taken apart), at most
         one run a partition; empty when none came in ``timeout`` seconds (0: don't wait)."""
@@ -89,6 +97,8 @@ class Packing:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self.partitions = reader.partitions
+        self.add = reader.add
         self.lag = reader.lag
         self.close = reader.close
 

@@ -1,0 +1,112 @@
+"""Sums by pane and name: what travels from the source to the numbers, and to the disk. Pure. Everything is int64 and
+exact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+
+_DENSE = 8
+"""Sums are gathered in an array with a place for every possible key while that has at most so many places a row."""
+
+
+class Names(Protocol):
+    """Texts by number; a `Dictionary` is one."""
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNames:
+    """Names that belong to one table of cells only."""
+
+    names: Sequence[str]
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        return self.names[code]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Row ``i`` holds ``sums[i]`` for the name ``names.text(codes[i])`` in the pane that starts at ``panes[i]`` (ms
+    since 1970). No two rows have the same pane and name; sorted by pane."""
+
+    names: Names
+    panes: Int64s
+    codes: Int64s
+    sums: Int64s
+    """shape (rows, columns)"""
+
+    def __len__(self) -> int:
+        return len(self.panes)
+
+    def listed(self) -> "Cells":
+        """The same with names of its own, and none that no row uses."""
+        used, codes = np.unique(self.codes, return_inverse=True)
+        names = [self.names.text(code) for code in used.tolist()]
+        return Cells(names=ListedNames(names), panes=self.panes, codes=codes, sums=self.sums)
+
+
+def no_cells(columns: int) -> Cells:
+    """Without a row."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return Cells(ListedNames(()), nothing, nothing, np.zeros((0, columns), dtype=np.int64))
+
+
+def add_up(keys: Int64s, values: Sequence[Int64s], size: int) -> tuple[Int64s, Int64s]:
+    """Distinct keys, ascending, and the sums of the rows that share one, shape (keys, columns).
+
+    Args:
+        keys: from 0 to ``size`` - 1.
+        values: columns; the first is above 0 in every row.
+        size: one more than the largest key can be.
+    """
+    if size <= _DENSE * len(keys) + 1024:
+        totals = np.zeros((len(values), size), dtype=np.int64)
+        for total, column in zip(totals, values, strict=True):
+            np.add.at(total, keys, column)
+        distinct = np.flatnonzero(totals[0])
+        return distinct, totals[:, distinct].T.copy()
+    return group(keys, np.column_stack(values))
+
+
+def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
+    """Distinct keys, ascending, and the sums of the rows of ``values`` (rows, columns) that share a key."""
+    if not len(keys):
+        return keys, values
+    order = np.argsort(keys)
+    ordered = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return ordered[first], np.add.reduceat(values[order], first, axis=0)
+
+
+def merge(parts: Sequence[Cells], columns: int) -> Cells:
+    """One table with the sums of all. Parts that share their names are merged by code."""
+    if not parts:
+        return no_cells(columns)
+    if len({id(part.names) for part in parts}) > 1:
+        parts = _renamed([part.listed() for part in parts])
+    panes = np.concatenate([part.panes for part in parts])
+    codes = np.concatenate([part.codes for part in parts])
+    start, width = (int(panes.min()), int(codes.max()) + 1) if len(panes) else (0, 1)
+    keys, sums = group((panes - start) * width + codes, np.concatenate([part.sums for part in parts]))
+    return Cells(names=parts[0].names, panes=keys // width + start, codes=keys % width, sums=sums)
+
+
+def _renamed(parts: Sequence[Cells]) -> list[Cells]:
+    """Listed cells over one list of names."""
+    places: dict[str, int] = {}
+    renamed = []
+    for part in parts:
+        names = [part.names.text(code) for code in range(int(part.codes.max()) + 1 if len(part) else 0)]
+        own = np.array([places.setdefault(name, len(places)) for name in names], dtype=np.int64)
+        renamed.append((part, own[part.codes] if len(part) else part.codes))
+    listed = ListedNames(list(places))
+    return [Cells(listed, part.panes, codes, part.sums) for part, codes in renamed]

@@ -1,0 +1,296 @@
+"""From messages to columns of acceptable orders, and rejections. Pure.
+
+Two tiers with one answer: the compiled scanner takes the well-formed majority where numba is there; what it leaves,
+and everything where it is not, goes through `sales.orders`, which decodes with msgspec and explains with pydantic.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from processor import columns as c
+from processor.columns import Columns, Int64s, Uint64s
+from processor.countries import COUNTRY_CODES, country_code
+from processor.texts import (
+    DEFAULT_CATEGORY,
+    DEFAULT_NAME,
+    Dictionaries,
+    Dictionary,
+    Key,
+    PlainDictionary,
+    text_hash,
+)
+from sales.orders import Batch, decode
+from sales.rejections import Rejection
+from sales.rules import EARLIEST_EVENT_TIME_MS, FUTURE_ALLOWANCE_MS, MAX_AMOUNT, Rules
+from sales.streams.packed import Packed
+
+try:
+    from processor import scanner
+except ImportError:  # numba has no wheel for this machine, or is not wanted
+    scanner = None  # type: ignore[assignment]
+
+LEAST_LINE_BYTES = 45
+"""``{"product_id":"1","quantity":1,"unit_amount":0}`` has 47: no message holds more lines than its bytes allow."""
+
+MOST_TEXTS = 1 << 21
+"""Texts in one dictionary: some hundred megabytes of memory, and twice the products that any shop sells in a day."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What became of some runs of messages: every message is an order in ``columns`` or one of ``rejected``."""
+
+    columns: Columns
+    """rows count through all runs; the memory is the decoder's, until it decodes again"""
+    contents: Uint64s
+    """one digest an order"""
+    rejected: list[tuple[Packed, Rejection]]
+    """with the run that it was in"""
+    scanned: int
+    """how many messages the compiled tier took"""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Keys of all hashes of one deployment, from one seed: nobody outside can craft two orders with one hash."""
+
+    low: Key
+    """of an id's first hash, and of texts"""
+    high: Key
+    """of an id's second hash"""
+    multipliers: Uint64s
+
+    @classmethod
+    def of(cls, seed: int) -> "Secrets":
+        """Stretches a seed of up to 128 bits."""
+        raw = hashlib.shake_256(seed.to_bytes(16, "little")).digest(8 * (4 + c.CONTENT_MULTIPLIERS))
+        words = np.frombuffer(raw, dtype=np.uint64)
+        low, high = words[:4].tolist()[:2], words[:4].tolist()[2:]
+        return cls(low=(low[0], low[1]), high=(high[0], high[1]), multipliers=words[4:] | np.uint64(1))
+
+
+class Decoder:
+    """Decodes the messages of one pipeline. One thread."""
+
+    def __init__(self, rules: Rules, secrets: Secrets, *, compiled: bool = scanner is not None) -> None:
+        """Empty dictionaries.
+
+        Args:
+            rules: the pipeline's currency and countries.
+            secrets: keys of all hashes.
+            compiled: whether the compiled tier takes what it can.
+        """
+        self._rules = rules
+        self._secrets = secrets
+        self._plain = _PlainTier(rules, secrets)
+        self._scanner = _Scanner(rules, secrets) if compiled else None
+        self.dictionaries = self._new_dictionaries()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled tier takes part."""
+        return self._scanner is not None
+
+    def decode(self, runs: Sequence[Packed]) -> Decoded:
+        """Decodes some runs, each of one partition."""
+        starts = np.cumsum([0, *map(len, runs)])
+        if not starts[-1]:
+            return Decoded(_nothing(), np.zeros(0, dtype=np.uint64), [], 0)
+        rejected: list[tuple[Packed, Rejection]] = []
+        parts: list[Columns] = []
+        left = np.ones(starts[-1], dtype=np.bool_)
+        scanned = 0
+        if self._scanner is not None:
+            columns = self._scanner.scan(runs, starts, left, self.dictionaries)
+            kept = self._keep(columns, runs)
+            left[columns.orders[c.ROW][~kept]] = True
+            parts.append(columns.take(kept))
+            scanned = len(parts[0])
+        if left.any():
+            for run, start in zip(runs, starts.tolist(), strict=False):
+                rows = np.flatnonzero(left[start : start + len(run)])
+                if len(rows):
+                    accepted, refused = self._plain.decode(run, rows, start, self.dictionaries)
+                    rejected += [(run, rejection) for rejection in refused]
+                    if len(accepted):
+                        parts.append(accepted)
+        merged = parts[0] if len(parts) == 1 else c.merge(parts) if parts else _nothing()
+        return Decoded(
+            columns=merged,
+            contents=c.contents(merged, self.dictionaries, self._secrets.multipliers),
+            rejected=rejected,
+            scanned=scanned,
+        )
+
+    def bound(self) -> None:
+        """Begins with empty dictionaries again when there are too many texts in them (ids that never come back); what
+        was decoded before keeps the old ones."""
+        if max(len(self.dictionaries.products), len(self.dictionaries.names)) > MOST_TEXTS:
+            self.dictionaries = self._new_dictionaries()
+
+    def _new_dictionaries(self) -> Dictionaries:
+        def fresh(*first: str) -> Dictionary:
+            dictionary = PlainDictionary(self._secrets.low) if self._scanner is None else self._scanner.dictionary()
+            for text in first:
+                dictionary.code(text)
+            return dictionary
+
+        return Dictionaries(products=fresh(), names=fresh(DEFAULT_NAME), categories=fresh(DEFAULT_CATEGORY))
+
+    def _keep(self, columns: Columns, runs: Sequence[Packed]) -> npt.NDArray[np.bool_]:
+        """One flag an order: does it keep the rules that the scanner does not look at?"""
+        times = columns.orders[c.EVENT_TIME]
+        broker_times = np.concatenate([run.broker_times for run in runs])[columns.orders[c.ROW]]
+        kept: npt.NDArray[np.bool_] = (times >= EARLIEST_EVENT_TIME_MS) & (times <= broker_times + FUTURE_ALLOWANCE_MS)
+        return kept & _within_amounts(columns)
+
+
+def _within_amounts(columns: Columns) -> npt.NDArray[np.bool_]:
+    """One flag an order: its pieces, its gross and its cost are at most MAX_AMOUNT.
+
+    Nearly always the largest numbers of all lines prove it for every order; else each order is looked at. The product
+    of two allowed numbers reaches 1e24, beyond int64: floating point finds those that can't be added up exactly.
+    """
+    kept = np.ones(len(columns), dtype=np.bool_)
+    if not len(columns):
+        return kept
+    lines = columns.lines
+    quantities, amounts, costs = lines[c.QUANTITY], lines[c.UNIT_AMOUNT], np.maximum(lines[c.UNIT_COST], 0)
+    dearest = max(1, int(amounts.max()), int(costs.max()))
+    if int(quantities.max()) * dearest * int(columns.orders[c.LINES].max()) <= MAX_AMOUNT:
+        return kept
+    for units in (np.ones_like(amounts), amounts, costs):
+        too_large = quantities.astype(np.float64) * units > 2.0 * MAX_AMOUNT
+        kept[lines[c.ORDER][too_large]] = False
+        sums = np.zeros(len(columns), dtype=np.int64)
+        np.add.at(sums, lines[c.ORDER], np.where(too_large, 0, quantities * units))
+        kept &= sums <= MAX_AMOUNT
+    return kept
+
+
+class _Scanner:
+    """The compiled tier: the scanner with the memory that it writes to."""
+
+    def __init__(self, rules: Rules, secrets: Secrets) -> None:
+        self._low = secrets.low
+        self._keys = np.array([*secrets.low, *secrets.high], dtype=np.uint64)
+        self._currency = np.uint64(int.from_bytes(f'{rules.currency}"'.encode(), "little"))
+        self._countries = np.zeros(COUNTRY_CODES, dtype=np.uint8)
+        for country in rules.countries:
+            self._countries[country_code(country)] = 1
+        self._orders = np.empty((c.ORDER_COLUMNS, 0), dtype=np.int64)
+        self._lines = np.empty((c.LINE_COLUMNS, 0), dtype=np.int64)
+
+    def dictionary(self) -> Dictionary:
+        """A new one that this tier can add to."""
+        return scanner.ScannedDictionary(self._low)
+
+    def scan(
+        self, runs: Sequence[Packed], starts: Int64s, left: npt.NDArray[np.bool_], dictionaries: Dictionaries
+    ) -> Columns:
+        """What it takes; ``left`` says of each row whether it was left."""
+        texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
+        headers = np.array([text.header for text in texts], dtype=np.int64)  # type: ignore[attr-defined]  # see dictionary()
+        self._reserve(int(starts[-1]), sum(len(run.data) for run in runs) // LEAST_LINE_BYTES + 1)
+        column = line = 0
+        for run, start in zip(runs, starts.tolist(), strict=False):
+            flags = np.ones(len(run), dtype=np.uint8)
+            message = 0
+            while message < len(run):
+                message, column, line = scanner.scan(
+                    run.data.ctypes.data,
+                    run.key_starts,
+                    run.key_ends,
+                    run.value_starts,
+                    run.value_ends,
+                    message,
+                    start,
+                    column,
+                    line,
+                    self._orders.ctypes.data,
+                    self._orders.shape[1],
+                    self._lines.ctypes.data,
+                    self._lines.shape[1],
+                    self._currency,
+                    self._countries.ctypes.data,
+                    self._keys.ctypes.data,
+                    headers.ctypes.data,
+                    flags,
+                )
+                if message < len(run):
+                    for text in texts:
+                        text.grow()  # type: ignore[attr-defined]
+            left[start : start + len(run)] = flags
+        return Columns(orders=self._orders[:, :column], lines=self._lines[:, :line])
+
+    def _reserve(self, orders: int, lines: int) -> None:
+        if orders > self._orders.shape[1]:
+            self._orders = np.empty((c.ORDER_COLUMNS, orders), dtype=np.int64)
+        if lines > self._lines.shape[1]:
+            self._lines = np.empty((c.LINE_COLUMNS, lines), dtype=np.int64)
+
+
+class _PlainTier:
+    """The careful tier, which takes every message."""
+
+    def __init__(self, rules: Rules, secrets: Secrets) -> None:
+        self._rules = rules
+        self._low, self._high = text_hash(secrets.low), text_hash(secrets.high)
+
+    def decode(
+        self, run: Packed, rows: Int64s, first_row: int, dictionaries: Dictionaries
+    ) -> tuple[Columns, list[Rejection]]:
+        """Orders and rejections of some messages of a run, whose first message has the row ``first_row``."""
+        numbers = rows.tolist()
+        decoded = decode(
+            self._rules,
+            [run.key(number) for number in numbers],
+            [run.value(number) for number in numbers],
+            [int(run.positions[number]) for number in numbers],
+            run.broker_times[rows].tolist(),
+        )
+        row_of = {int(run.positions[number]): first_row + number for number in numbers}
+        return self._columns(decoded.accepted, row_of, dictionaries), decoded.rejected
+
+    def _columns(self, batch: Batch, row_of: dict[int, int], dictionaries: Dictionaries) -> Columns:
+        orders = np.zeros((c.ORDER_COLUMNS, len(batch)), dtype=np.int64)
+        orders[c.ROW] = [row_of[position] for position in batch.positions]
+        orders[c.EVENT_TIME] = batch.event_times
+        orders[c.FLAGS] = batch.is_return * c.IS_RETURN
+        orders[c.COUNTRY] = [country_code(country) for country in batch.countries]
+        ids = [order_id.encode() for order_id in batch.order_ids]
+        words = orders.view(np.uint64)
+        words[c.ID_LOW] = np.fromiter(map(self._low, ids), np.uint64, len(ids))
+        words[c.ID_HIGH] = np.fromiter(map(self._high, ids), np.uint64, len(ids))
+        for row, customer in enumerate(batch.customer_ids):
+            if customer is not None:
+                orders[c.CUSTOMER, row] = customer
+                orders[c.FLAGS, row] |= c.HAS_CUSTOMER
+        for row, original in enumerate(batch.original_order_ids):
+            if original is not None:
+                words[c.ORIGINAL, row] = self._low(original.encode())
+                orders[c.FLAGS, row] |= c.HAS_ORIGINAL
+        orders[c.LINES] = np.bincount(batch.line_order, minlength=len(batch))
+        lines = np.empty((c.LINE_COLUMNS, len(batch.line_order)), dtype=np.int64)
+        lines[c.ORDER] = batch.line_order
+        for field, texts, dictionary in (
+            (c.PRODUCT, batch.product_ids, dictionaries.products),
+            (c.NAME, batch.product_names, dictionaries.names),
+            (c.CATEGORY, batch.categories, dictionaries.categories),
+        ):
+            lines[field] = np.fromiter(map(dictionary.code, texts), np.int64, len(texts))
+        lines[c.QUANTITY] = batch.quantities
+        lines[c.UNIT_AMOUNT] = batch.unit_amounts
+        lines[c.DISCOUNT] = batch.discount_percents
+        lines[c.UNIT_COST] = batch.unit_costs
+        return Columns(orders=orders, lines=lines)
+
+
+def _nothing() -> Columns:
+    return Columns(
+        orders=np.zeros((c.ORDER_COLUMNS, 0), dtype=np.int64), lines=np.zeros((c.LINE_COLUMNS, 0), dtype=np.int64)
+    )

@@ -1,0 +1,88 @@
+"""Texts as small numbers: product ids, product names and categories while they are on their way to the sums. Pure.
+
+Codes mean something inside one dictionary of one process; they never go into state or to Redis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from siphash24 import siphash13
+
+DEFAULT_NAME, DEFAULT_CATEGORY = "", "Uncategorised"
+"""What a line without these fields has; both get the code 0."""
+
+Key = tuple[int, int]
+"""The 128-bit key of a hash, as two numbers."""
+
+
+class Dictionary(Protocol):
+    """Distinct texts, numbered from 0 as they came."""
+
+    def __len__(self) -> int: ...
+
+    def code(self, text: str) -> int:
+        """The text's number, a new one if need be."""
+        ...
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        ...
+
+    def hashes(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Keyed hashes of the texts of some numbers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dictionaries:
+    """The three that orders are decoded with."""
+
+    products: Dictionary
+    names: Dictionary
+    categories: Dictionary
+
+
+class PlainDictionary:
+    """A dictionary for the plain tier."""
+
+    def __init__(self, key: Key) -> None:
+        self._hash = text_hash(key)
+        self._codes: dict[str, int] = {}
+        self._texts: list[str] = []
+        self._hashes = np.zeros(1024, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def code(self, text: str) -> int:
+        """The text's number, a new one if need be."""
+        known = self._codes.get(text)
+        if known is not None:
+            return known
+        code = self._codes[text] = len(self._texts)
+        self._texts.append(text)
+        if code == len(self._hashes):
+            self._hashes = np.concatenate((self._hashes, np.zeros_like(self._hashes)))
+        self._hashes[code] = self._hash(text.encode())
+        return code
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        return self._texts[code]
+
+    def hashes(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Keyed hashes of the texts of some numbers."""
+        return self._hashes[codes]
+
+
+def text_hash(key: Key) -> Callable[[bytes], int]:
+    """SipHash-1-3 under one key (Aumasson and Bernstein, 2012: nobody without the key can steer it)."""
+    raw = b"".join(half.to_bytes(8, "little") for half in key)
+
+    def compute(text: bytes) -> int:
+        return int.from_bytes(siphash13(text, key=raw).digest(), "little")
+
+    return compute
