@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tillstream.local import kafka as local_kafka
+from tillstream.local.server import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 240
@@ -251,6 +252,31 @@ def test_somebody_elses_broker_is_left_as_it_was(start: StartRun, kafka_bootstra
     topics, groups = holds()
     assert topics == before[0]
     assert groups <= before[1] | ours, "the broker forgets groups without topics by itself"
+
+
+@pytest.mark.kafka
+def test_a_start_that_is_interrupted_leaves_nothing_on_somebody_elses_broker(
+    start: StartRun, kafka_bootstrap: str
+) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    before = set(admin.list_topics(timeout=10).topics)
+    demo = start(*tillstream("demo", "--stream", "kafka"), environment={"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap})
+    demo.wait_for(lambda text: re.search(r"^stream \S+ created", text, re.MULTILINE))
+    demo.command.terminate()
+    assert demo.end() == 128 + signal.SIGTERM, demo.text()
+    assert "stopped by SIGTERM" in demo.text()
+    assert demo.leaves_nothing()
+    assert set(admin.list_topics(timeout=10).topics) == before
+
+
+def test_somebody_elses_broker_that_is_away_is_named_and_given_up(start: StartRun) -> None:
+    [port] = free_ports()
+    away = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}", "CONNECT_SECONDS": "1"}
+    demo = start(*tillstream("demo", "--stream", "kafka"), environment=away)
+    assert demo.end() == 3
+    assert f"Kafka at 127.0.0.1:{port} can't be reached" in demo.text()
+    assert "Traceback" not in demo.text()
+    assert demo.leaves_nothing()
 
 
 def test_what_is_up_can_be_asked_from_another_terminal_and_stops_in_order(start: StartRun, tmp_path: Path) -> None:
