@@ -15,17 +15,12 @@ import redis
 MEASURES = ("units", "revenue", "orders")
 GROUPS = ("category", "region", "country")
 PRODUCT_MEASURES = ("units", "revenue")
-TREND_MEASURES = ("units", "revenue", "orders")
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 class FencedError(Exception):
     """Another writer holds a newer token: this one must stop."""
-
-
-class BoardLostError(Exception):
-    """Redis no longer holds what this writer wrote (restart, FLUSHALL): everything has to be published again."""
 
 
 class BoardError(Exception):
@@ -272,7 +267,7 @@ class BoardReader:
                     for measure in MEASURES:
                         pipe.zrevrange(keys.group(window, group, measure), 0, -1, withscores=True)
             for place in places:
-                for measure in TREND_MEASURES:
+                for measure in MEASURES:
                     pipe.hgetall(keys.trend(measure, place or None))
             answers = iter(pipe.execute())
         status, positions, names = (_texts(next(answers)) for _ in range(3))
@@ -286,8 +281,7 @@ class BoardReader:
             }
             windows[window] = WindowNumbers(products=products, groups=groups, aov=aov)
         trends = {
-            place: {m: _minutes(keys.trend(m, place or None), next(answers)) for m in TREND_MEASURES}
-            for place in places
+            place: {m: _minutes(keys.trend(m, place or None), next(answers)) for m in MEASURES} for place in places
         }
         return LiveNumbers(status=status, positions=positions, names=names, windows=windows, trends=trends)
 
