@@ -20,6 +20,7 @@ from sales.streams import (
     Member,
     Polled,
     PositionLostError,
+    Reader,
     Stream,
     StreamError,
     Wire,
@@ -39,7 +40,7 @@ BOUND = 20.0
 MEGABYTE = 1_000_000
 
 Position = int | None
-Opens = Callable[[Stream, Mapping[str, Position]], Polled]
+Opens = Callable[[Stream, Mapping[str, Position]], Reader]
 KAFKA = ("kafka", "kafka-python")
 
 
@@ -140,11 +141,11 @@ def read(reader: Polled, count: int, max_records: int = 1000) -> list[Chunk]:
     return chunks
 
 
-def plain(stream: Stream, after: Mapping[str, Position]) -> Polled:
+def plain(stream: Stream, after: Mapping[str, Position]) -> Reader:
     return stream.reader(after)
 
 
-def packed(stream: Stream, after: Mapping[str, Position]) -> Polled:
+def packed(stream: Stream, after: Mapping[str, Position]) -> Reader:
     return Unpacking(stream.packed_reader(after))
 
 
@@ -154,6 +155,8 @@ class Unpacking:
     def __init__(self, reader: PackedReader) -> None:
         self._reader = reader
         self.lag = reader.lag
+        self.partitions = reader.partitions
+        self.add = reader.add
         self.close = reader.close
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:
@@ -377,14 +380,14 @@ def test_lag_tells_that_records_wait(stream: Stream, opens: Opens) -> None:
 
 
 def test_a_running_reader_hears_of_new_partitions_and_takes_them_on(
-    kind: Kind, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, stream: Stream, opens: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind.grow is None:
         pytest.skip("moto goes on writing into a shard that was split: tests/unit/test_streams_kinesis.py asks a fake")
     monkeypatch.setattr(kafka, "WATCH_SECONDS", 0.2)
     old = stream.partitions()
     write(stream, records(300))
-    reader = stream.reader(dict.fromkeys(old))
+    reader = opens(stream, dict.fromkeys(old))
     assert reader.partitions() == old
     got = reader.poll(50, BOUND)  # the others are fetched ahead
     kind.grow(stream)

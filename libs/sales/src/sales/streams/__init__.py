@@ -113,7 +113,8 @@ class Member(Polled, Protocol):
     """
 
     def commit(self, positions: Mapping[str, int]) -> None:
-        """Everything up to these positions (inclusive) is done, durably. Blocks until acknowledged.
+        """Everything up to these positions (inclusive) is done, durably. Blocks until acknowledged; inside
+        ``on_revoked`` it may be only sent, before the partitions are given away.
 
         Raises:
             StreamError: not acknowledged, or the partition belongs to another member by now.

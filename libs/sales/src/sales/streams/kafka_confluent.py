@@ -358,6 +358,7 @@ class ConfluentMember(ConfluentReader):
                 "group.id": group,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": round(SESSION_SECONDS * 1000),
+                "on_commit": _note_commit,
             },
             topic,
             {},
@@ -411,7 +412,8 @@ class ConfluentMember(ConfluentReader):
                 self._taken.pop(number, None)  # another member reads it again
 
     def commit(self, positions: Mapping[str, int]) -> None:
-        """Commits the offsets after these positions, and waits for the answer."""
+        """Commits the offsets after these positions, and waits for the answer. Inside ``on_revoked`` it only sends
+        them, and a refusal is a line on the log: whoever reads next then reads again."""
         if not positions:
             return
         for name in positions:
@@ -420,12 +422,16 @@ class ConfluentMember(ConfluentReader):
             raise StreamError(f"the partitions of {self._topic} are another member's by now")
         offsets = [TopicPartition(self._topic, int(name), position + 1) for name, position in positions.items()]
         if self._rebalancing:
-            # The client lets no other thread in meanwhile; but the coordinator is there, it has just spoken to us.
-            fault = _commit(self._consumer, offsets)
-        else:
-            self._await_commit()
-            self._commit = _Commit(self._consumer, offsets)
-            fault = self._await_commit()
+            # Nobody can wait here: the answer would come through this callback's own thread, and the client lets no
+            # other thread in. But the coordinator hears of it before it hears that we gave the partitions back.
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as fault:
+                raise StreamError(f"Kafka did not take the commit: {fault}") from fault
+            return
+        self._await_commit()
+        self._commit = _Commit(self._consumer, offsets)
+        fault = self._await_commit()
         if fault is not None:
             raise StreamError(f"Kafka did not take the commit: {fault}")
 
@@ -485,6 +491,12 @@ def _commit(consumer: Consumer, offsets: list[TopicPartition]) -> str | None:
     except (KafkaException, RuntimeError) as fault:
         return str(fault)
     return next((answer.error.str() for answer in answers or [] if answer.error is not None), None)
+
+
+def _note_commit(fault: KafkaError | None, _: list[TopicPartition]) -> None:
+    """The answer to a commit that nobody waited for."""
+    if fault is not None:
+        log.warning("Kafka did not take a commit, another member will read again: %s", fault.str())
 
 
 class _Commit:

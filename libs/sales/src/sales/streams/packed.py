@@ -65,6 +65,14 @@ class PackedReader(Protocol):
         """As `Reader.lag`."""
         ...
 
+    def partitions(self) -> list[str]:
+        """As `Reader.partitions`."""
+        ...
+
+    def add(self, after: Mapping[str, int | None]) -> None:
+        """As `Reader.add`."""
+        ...
+
     def close(self) -> None:
         """As `Reader.close`."""
         ...
@@ -100,6 +108,8 @@ class Packing:
         self.partitions = reader.partitions
         self.add = reader.add
         self.lag = reader.lag
+        self.partitions = reader.partitions
+        self.add = reader.add
         self.close = reader.close
 
     def poll(self, max_records: int, timeout: float) -> list[Packed]:
