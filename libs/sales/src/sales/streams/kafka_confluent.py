@@ -431,9 +431,9 @@ class ConfluentMember(ConfluentReader):
             return
         self._await_commit()
         self._commit = _Commit(self._consumer, offsets)
-        fault = self._await_commit()
-        if fault is not None:
-            raise StreamError(f"Kafka did not take the commit: {fault}")
+        refusal = self._await_commit()
+        if refusal is not None:
+            raise StreamError(f"Kafka did not take the commit: {refusal}")
 
     def _await_commit(self) -> str | None:
         """Waits for the last commit, and tells its fault; StreamError if it takes too long."""
