@@ -93,6 +93,44 @@ def test_a_lost_recovery_store_is_refused(used: Path) -> None:
         reopened(used)
 
 
+@pytest.mark.parametrize("part", ["engine", "numbers", "identities"])
+def test_a_lost_owner_is_refused_while_there_is_something_that_belongs_to_it(used: Path, part: str) -> None:
+    (used / "owner.json").unlink()
+    for file in (used / "engine").iterdir():
+        file.unlink()
+    (used / "engine").rmdir()
+    (used / part).mkdir()
+    with pytest.raises(RecoveryError, match=f"has lost owner.json, which {part} belong to"):
+        reopened(used)
+    assert not (used / "owner.json").exists()
+
+
+DIES = {
+    "before the owner is there": "Path.replace = lambda *_: os._exit(9)",
+    "in the middle of the engine's files": "recovery.init_db_dir = lambda to, _: (to / 'half').touch() or os._exit(9)",
+    "before the engine's files have their name": "Path.rename = lambda *_: os._exit(9)",
+    "when all is there": "recovery.RecoveryConfig = lambda *_: os._exit(9)",
+}
+
+
+@pytest.mark.parametrize("death", DIES.values(), ids=DIES.keys())
+def test_a_crash_while_the_directory_is_made_is_repaired_by_the_next_start(tmp_path: Path, death: str) -> None:
+    path = tmp_path / "state"
+    dying = f"""
+import os, sys
+from pathlib import Path
+from processor import recovery
+{death}
+recovery.RecoveryDirectory(Path(sys.argv[1]), stream="orders-1", slots=4)
+"""
+    died = subprocess.run([sys.executable, "-c", dying, str(path)], timeout=60, check=False)
+    assert died.returncode == 9
+    recovery = reopened(path)
+    assert [file.name for file in (path / "engine").iterdir()] == ["part-0.sqlite3"]
+    recovery.close()
+    assert reopened(path).owner == recovery.owner
+
+
 def test_a_directory_that_others_may_enter_is_refused(used: Path) -> None:
     used.chmod(0o755)
     with pytest.raises(RecoveryError, match="chmod 700"):

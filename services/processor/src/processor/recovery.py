@@ -8,10 +8,13 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from processor.disk import sync_directory
 
 _FORMAT = 2
 _ENGINE_PARTITIONS = 1
@@ -43,7 +46,7 @@ class RecoveryDirectory:
         """Opens and locks it, and creates what is missing on a first start.
 
         Raises:
-            RecoveryError: in use by another process, readable by others, or belongs to another stream.
+            RecoveryError: in use by another process, readable by others, belongs to another stream, or has lost a part.
             OSError: the disk refuses.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,8 +71,13 @@ class RecoveryDirectory:
                     f"RECOVERY_DIR {path} has lost its snapshots ({engine} is missing): restore it, or remove {path} "
                     "to rebuild the state from the stream"
                 )
-            engine.mkdir(mode=0o700)
-            init_db_dir(engine, _ENGINE_PARTITIONS)  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+            fresh = path / "engine.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(mode=0o700)
+            init_db_dir(fresh, _ENGINE_PARTITIONS)  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+            sync_directory(fresh)
+            fresh.rename(engine)  # whole or not at all: what a crash leaves half is made again
+            sync_directory(path)
         self.engine = RecoveryConfig(str(engine))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
@@ -107,6 +115,12 @@ class RecoveryDirectory:
 
     def _load(self, stream: str, slots: int) -> Owner:
         if not self._file.exists():
+            orphans = [name for name in ("engine", "numbers", "identities") if (self._path / name).exists()]
+            if orphans:
+                raise RecoveryError(
+                    f"RECOVERY_DIR {self._path} has lost {self._file.name}, which {' and '.join(orphans)} belong to: "
+                    f"restore it, or remove {self._path} to rebuild the state from the stream"
+                )
             owner = Owner(
                 format=_FORMAT, stream=stream, slots=slots, seed=secrets.randbits(63), token=0, committed=False
             )
@@ -141,3 +155,4 @@ class RecoveryDirectory:
             os.fsync(file.fileno())
         fresh.chmod(0o600)
         fresh.replace(self._file)
+        sync_directory(self._path)
