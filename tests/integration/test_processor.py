@@ -18,7 +18,8 @@ from processor.settings import ProcessorSettings
 from sales import dead_letters, rollups
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.service import Stop
-from sales.streams.memory import MemoryWire
+from sales.streams import StreamError
+from sales.streams.memory import MemoryWire, MemoryWriter
 from sales.times import format_time
 
 NOON = 1_795_176_000_000
@@ -201,6 +202,41 @@ def test_a_processor_that_stopped_goes_on_where_it_was(world: World) -> None:
     assert after.status["accepted"] == "75"
     assert after.status["duplicates"] == "25"
     assert after.windows["1h"].aov["units"] == "150"
+
+
+def test_streams_that_go_away_for_a_while_are_outlasted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send(an_order("a"), (b"torn", b"{"), an_order("b", NOON + 3 * MINUTE))
+    refusals = [StreamError("the broker is away")] * 6
+    flush = MemoryWriter.flush
+
+    acknowledged = threading.Event()
+
+    def refuse_at_first(writer: MemoryWriter, timeout: float) -> None:
+        if refusals:
+            raise refusals.pop()
+        flush(writer, timeout)
+        acknowledged.set()
+
+    monkeypatch.setattr(MemoryWriter, "flush", refuse_at_first)
+    with world.processor():
+        world.caught_up()
+        assert acknowledged.wait(WAIT_SECONDS)
+    assert {dead_letters.decode(value).key for value in world.stored("orders-dead-letters")} == {"dG9ybg=="}
+    assert format_time(NOON) in {rollups.decode(value).minute for value in world.stored("sales-rollups")}
+
+
+def test_a_stop_while_a_stream_is_away_is_an_error_and_no_abort(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send(an_order("a"), (b"torn", b"{"), an_order("b", NOON + 3 * MINUTE))
+    refused = threading.Event()
+
+    def refuse(_writer: MemoryWriter, _timeout: float) -> None:
+        refused.set()
+        raise StreamError("the broker is away")
+
+    monkeypatch.setattr(MemoryWriter, "flush", refuse)
+    with world.processor():
+        assert refused.wait(WAIT_SECONDS)
+    assert "the broker is away" in causes(world.errors.pop())
 
 
 def test_after_flushall_the_board_is_whole_again(world: World) -> None:

@@ -17,6 +17,7 @@ from processor.dataflow import NumbersLogic, Shown, build
 from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, JournalError, Place
 from processor.numbers import Numbers
+from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, RollupsSink
 from processor.recovery import RecoveryDirectory, RecoveryError
 from processor.settings import ProcessorSettings
@@ -130,6 +131,7 @@ def _dataflow(
     keys = Keys(settings.redis_prefix)
     shown = _shown(client, keys, streams.orders)
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
+    patience = Patience(settings.away_seconds, stopping.wait)
     recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
 
     def numbers_logic(resume_state: Place | None) -> NumbersLogic:
@@ -156,7 +158,7 @@ def _dataflow(
         slots=_slots(settings),
         decoder=_decoder(settings, recovery.owner.seed),
         recovery=recovery,
-        dead_letters_writer=streams.dead_letters.writer,
+        dead_letters_writer=lambda: PatientWriter(streams.dead_letters, patience),
         horizon_ms=settings.windows[-1].length_ms + HORIZON_MARGIN_MS,
         poll_records=settings.poll_records,
         dead_letter_share=settings.dead_letter_share,
@@ -165,8 +167,8 @@ def _dataflow(
     return build(
         orders=source,
         numbers=numbers_logic,
-        board=BoardSink(writer, settings.away_seconds, stopping.wait),
-        rollups=RollupsSink(streams.rollups.writer()),
+        board=BoardSink(writer, patience),
+        rollups=RollupsSink(PatientWriter(streams.rollups, patience)),
     )
 
 

@@ -1,39 +1,31 @@
 """Where the answers go: ticks to Redis, rollups to their stream. Both are the dataflow's outputs."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import redis
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from processor.patience import Patience, PatientWriter
 from sales import rollups
 from sales.board import BoardWriter, Tick
 from sales.rollups import Rollup
-from sales.streams import Writer
 
-log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 60.0
-"""How long a snapshot waits for rollups to be acknowledged."""
-
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
-"""Pauses between tries while Redis is away: doubling from the first to the longest."""
+FLUSH_SECONDS = 10.0
+"""How long a snapshot waits for rollups to be acknowledged before they are written again."""
 
 
 class BoardSink(FixedPartitionedSink[Tick, None]):
     """Ticks to the board."""
 
-    def __init__(self, board: BoardWriter, away_seconds: float, wait: Callable[[float], bool]) -> None:
+    def __init__(self, board: BoardWriter, patience: Patience) -> None:
         """Takes over an open board.
 
         Args:
             board: has claimed its token.
-            away_seconds: how long to wait for a Redis that went away.
-            wait: pauses for some seconds; True when the processor is asked to stop.
+            patience: with a Redis that went away.
         """
-        self._partition = _BoardPartition(board, away_seconds, wait)
+        self._partition = _BoardPartition(board, patience)
 
     def list_parts(self) -> list[str]:
         """One: a board has one writer."""
@@ -45,10 +37,9 @@ class BoardSink(FixedPartitionedSink[Tick, None]):
 
 
 class _BoardPartition(StatefulSinkPartition[Tick, None]):
-    def __init__(self, board: BoardWriter, away_seconds: float, wait: Callable[[float], bool]) -> None:
+    def __init__(self, board: BoardWriter, patience: Patience) -> None:
         self._board = board
-        self._away_seconds = away_seconds
-        self._wait = wait
+        self._patience = patience
 
     def write_batch(self, values: list[Tick]) -> None:
         """Publishes the last of these moments, with all that changed up to it. Waits while Redis is away.
@@ -58,23 +49,11 @@ class _BoardPartition(StatefulSinkPartition[Tick, None]):
             redis.RedisError: Redis stayed away, or the processor is to stop meanwhile.
         """
         tick = _together(values)
-        give_up = time.monotonic() + self._away_seconds
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                self._board.publish(tick, time.monotonic_ns() // 1_000_000)
-            except redis.RedisError as error:
-                if time.monotonic() + pause > give_up:
-                    raise
-                if pause == FIRST_PAUSE_SECONDS:
-                    log.warning("Redis does not take the numbers (%s); trying for %.0f s", error, self._away_seconds)
-                if self._wait(pause):
-                    raise
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            else:
-                if pause != FIRST_PAUSE_SECONDS:
-                    log.info("Redis takes the numbers again")
-                return
+
+        def publish() -> None:
+            self._board.publish(tick, time.monotonic_ns() // 1_000_000)
+
+        self._patience.outlast("Redis", redis.RedisError, publish)
 
     def snapshot(self) -> None:
         """Nothing to keep: after a restart everything is published again."""
@@ -94,7 +73,7 @@ def _together(ticks: Sequence[Tick]) -> Tick:
 class RollupsSink(FixedPartitionedSink[Rollup, None]):
     """Rollups to their stream."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: PatientWriter) -> None:
         self._partition = _RollupsPartition(writer)
 
     def list_parts(self) -> list[str]:
@@ -107,7 +86,7 @@ class RollupsSink(FixedPartitionedSink[Rollup, None]):
 
 
 class _RollupsPartition(StatefulSinkPartition[Rollup, None]):
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: PatientWriter) -> None:
         self._writer = writer
 
     def write_batch(self, values: list[Rollup]) -> None:
