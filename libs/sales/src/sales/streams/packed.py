@@ -65,14 +65,6 @@ class PackedReader(Protocol):
         """As `Reader.lag`."""
         ...
 
-    def partitions(self) -> list[str]:
-        """As `Reader.partitions`."""
-        ...
-
-    def add(self, after: Mapping[str, int | None]) -> None:
-        """As `Reader.add`."""
-        ...
-
     def close(self) -> None:
         """As `Reader.close`."""
         ...
