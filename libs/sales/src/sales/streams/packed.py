@@ -97,8 +97,6 @@ class Packing:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self.partitions = reader.partitions
-        self.add = reader.add
         self.lag = reader.lag
         self.partitions = reader.partitions
         self.add = reader.add
