@@ -5,11 +5,12 @@ Parquet objects, pins and markers are written as the layout says. Neither the pr
 ``verify`` has a part in it.
 """
 
+import hashlib
 import io
 import json
 import random
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 STREAM = "orders-0badcafe"
+LETTERS = "orders-dead-letters-0badcafe"
 DIGITS = 20
 CURRENCY = "USD"
 REGION_OF = {"GB": "Europe", "FR": "Europe", "US": "Americas", "JP": "Asia", "ZZ": "Unknown"}
@@ -93,10 +95,21 @@ class World:
 
     def counted(self) -> list[Event]:
         """Of each identity the event at the lowest position."""
-        first: dict[tuple[str, int], Event] = {}
-        for event in sorted(self.until_tick(), key=lambda event: event.position):
-            first.setdefault((event.order_id, event.event_ms), event)
-        return list(first.values())
+        return _standing(self.until_tick())
+
+    def letters(self) -> list[tuple[str, int, str]]:
+        """What is refused: partition, position, reason."""
+        standing = _standing(self.events)
+        conflicts = [(e.partition, e.position, "conflict") for e in self.events if _is_conflict(e, standing)]
+        malformed = [(partition, place, "json") for partition, places in self.malformed.items() for place in places]
+        return sorted(conflicts + malformed)
+
+
+def _standing(events: Iterable[Event]) -> list[Event]:
+    first: dict[tuple[str, int], Event] = {}
+    for event in sorted(events, key=lambda event: event.position):
+        first.setdefault((event.order_id, event.event_ms), event)
+    return list(first.values())
 
 
 def time_text(ms: int) -> str:
@@ -158,11 +171,12 @@ def a_world(seed: int = 7, **changes: Any) -> World:
         partition = dice.choice(("0", "1"))
         at[partition] += 1
         events.append(Event(f"unseen{number}", position=at[partition], partition=partition))
+    at["0"] += 1
     world = World(
         events=events,
         applied=applied,
         cuts={"0": [150, 220, at["0"]], "1": [60, at["1"]]},
-        malformed={"0": [applied["0"] - 200]},
+        malformed={"0": [applied["0"] - 200, at["0"]]},
     )
     return replace(world, **changes)
 
@@ -194,17 +208,15 @@ def board(world: World) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, 
         f"{STREAM}/{partition}": position_text(position) for partition, position in world.applied.items()
     }
     seen = world.until_tick()
-    conflicts = sum(1 for event in seen if _is_conflict(event, counted))
-    malformed = sum(
-        1 for partition, places in world.malformed.items() for place in places if place <= world.applied[partition]
-    )
+    refused = Counter(reason for partition, place, reason in world.letters() if place <= world.applied[partition])
     hashes["status"] = {
         "as_of": time_text(world.as_of),
+        "max_event_time": time_text(max(event.event_ms for event in seen)) if seen else "",
         "accepted": str(len(counted)),
-        "duplicates": str(len(seen) - len(counted) - conflicts),
-        "dead_letters": str(conflicts + malformed),
-        "dead_letters:conflict": str(conflicts),
+        "duplicates": str(len(seen) - len(counted) - refused["conflict"]),
+        "dead_letters": str(refused.total()),
         "clock": "event",
+        **{f"dead_letters:{reason}": str(count) for reason, count in refused.items()},
     }
     return {key: content for key, content in zsets.items() if content}, hashes
 
@@ -226,6 +238,52 @@ def store(world: World, s3: Any, bucket: str, prefix: str = "") -> None:
         for end in ends:
             _store_extent(s3, bucket, prefix, world, (partition, after, end))
             after = end
+    letters = world.letters()
+    if letters:
+        store_letters([*letters, letters[0]], s3, bucket, prefix)  # one was sent twice
+
+
+def store_letters(letters: Sequence[tuple[str, int, str]], s3: Any, bucket: str, prefix: str = "") -> None:
+    """Writes dead letters (partition, position, reason) as one extent of their stream."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                "stream": STREAM,
+                "partition": partition,
+                "position": position_text(position),
+                "broker_time": AS_OF,
+                "key": b"o-refused",
+                "reason": reason,
+                "detail": "it was refused",
+                "raw": b"{",
+                "raw_bytes": 1,
+                "raw_sha256": hashlib.sha256(b"{").hexdigest(),
+                "archived_stream": LETTERS,
+                "archived_partition": "0",
+                "archived_position": position_text(number),
+                "archived_at": AS_OF,
+            }
+            for number, (partition, position, reason) in enumerate(letters)
+        ],
+        schema=LETTERS_SCHEMA,
+    )
+    body = encode(table)
+    key = f"dead-letters/dt=2026-11-20/{LETTERS}+0+{position_text(0)}.parquet"
+    s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
+    count = len(letters)
+    marker = {
+        "stream": LETTERS,
+        "partition": "0",
+        "after": None,
+        "end": position_text(count - 1),
+        "read": count,
+        "stored": count,
+        "rejected": 0,
+        "objects": [
+            {"key": key, "rows": count, "orders": count, "bytes": len(body), "digest": digest_of(table)},
+        ],
+    }
+    s3.put_object(Bucket=bucket, Key=f"{prefix}_extents/{LETTERS}/0/origin.done", Body=json.dumps(marker))
 
 
 def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple[str, int | None, int]) -> None:
@@ -268,8 +326,9 @@ def digest_of(table: "pa.Table") -> str:
     for column in table.schema.names:
         values = table[column].to_pylist()
         whole += column.encode() + b"\0" + bytes(value is None for value in values)
-        if pa.types.is_string(table.schema.field(column).type):
-            texts = [(value or "").encode() for value in values]
+        kind = table.schema.field(column).type
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            texts = [value.encode() if isinstance(value, str) else value or b"" for value in values]
             whole += b"".join(struct.pack("<q", len(text)) for text in texts) + b"".join(texts)
         else:
             whole += b"".join(struct.pack("<q", _integer(value)) for value in values)
@@ -362,6 +421,26 @@ SCHEMA = pa.schema(
         pa.field("partition", pa.string()),
         pa.field("position", pa.string()),
         pa.field("accepted_at", pa.timestamp("ms")),
+    ]
+)
+
+
+LETTERS_SCHEMA = pa.schema(
+    [
+        pa.field("stream", pa.string()),
+        pa.field("partition", pa.string()),
+        pa.field("position", pa.string()),
+        pa.field("broker_time", pa.timestamp("ms")),
+        pa.field("key", pa.binary()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("raw", pa.binary()),
+        pa.field("raw_bytes", pa.int64()),
+        pa.field("raw_sha256", pa.string()),
+        pa.field("archived_stream", pa.string()),
+        pa.field("archived_partition", pa.string()),
+        pa.field("archived_position", pa.string()),
+        pa.field("archived_at", pa.timestamp("ms")),
     ]
 )
 

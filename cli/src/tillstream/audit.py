@@ -1,9 +1,10 @@
 """Does what is stored agree with its markers and with itself, and the status with what is stored?"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sales.board import LiveNumbers
+from sales.board import Keys, LiveNumbers
+from sales.times import format_time
 from tillstream.compare import Check, Difference
 from tillstream.recompute import Counts, Facts, Fault
 from tillstream.stored import Chain, Store, hour_folders
@@ -64,20 +65,36 @@ def ledger(chains: Iterable[Chain]) -> Check:
     return check
 
 
-def status(live: LiveNumbers, chains: Sequence[Chain], counts: Counts) -> Check:
-    """The counts in the status against what is stored since the streams began."""
-    check = Check("", "status counts")
+def status(live: LiveNumbers, keys: Keys, chains: Sequence[Chain], counts: Counts, letters: Mapping[str, int]) -> Check:
+    """The counts in the status against what is stored since the streams began.
+
+    Args:
+        live: one tick.
+        keys: its keys' names.
+        chains: the extents of the orders.
+        counts: of the stored events.
+        letters: archived dead letters of the tick's messages, by reason.
+    """
+    check = Check("", "status")
     numbers = {name: int(text) for name, text in live.status.items() if re.fullmatch(r"\d+", text)}
-    accepted, conflicts = numbers.get("accepted", 0), numbers.get("dead_letters:conflict", 0)
-    repeated = numbers.get("duplicates", 0) + conflicts
-    check.equal("status", "accepted + duplicates + conflicts", counts.stored, accepted + repeated)
-    # The processor may forget identities older than the longest window: a repetition of one changes no window, and is
-    # counted as accepted.
-    forgotten = min(max(counts.repeated - repeated, 0), counts.repeated - counts.repeated_lately)
-    check.equal("status", "accepted", counts.accepted + forgotten, accepted)
-    check.equal("status", "duplicates + conflicts", counts.repeated - forgotten, repeated)
+    latest = "" if counts.max_event_time is None else format_time(counts.max_event_time)
+    check.equal(keys.status, "max_event_time", latest, live.status.get("max_event_time"))
+    # The processor may forget identities that no window covers any more: a repetition of one is counted as accepted,
+    # and what repeats it in turn is compared with it.
+    old = counts.duplicates + counts.conflicts - counts.duplicates_lately - counts.conflicts_lately
+    duplicates, conflicts = numbers.get("duplicates", 0), numbers.get("dead_letters:conflict", 0)
+    expected_duplicates = min(max(duplicates, counts.duplicates_lately), counts.duplicates_lately + old)
+    expected_conflicts = min(max(conflicts, counts.conflicts_lately), counts.conflicts_lately + old)
+    check.equal(keys.status, "duplicates", expected_duplicates, duplicates)
+    check.equal(keys.status, "dead_letters:conflict by their content", expected_conflicts, conflicts)
+    accepted = counts.stored - expected_duplicates - expected_conflicts
+    check.equal(keys.status, "accepted", accepted, numbers.get("accepted"))
+    refused = {f"dead_letters:{reason}": count for reason, count in letters.items()}
+    refused["dead_letters"] = sum(letters.values())
+    check.match(keys.status, refused, {name: n for name, n in numbers.items() if name.startswith("dead_letters")})
     if all(chain.end == live.positions[chain.path] for chain in chains):
         # Only then do the extents hold exactly the tick's messages; malformed ones have no rows to be told apart by.
         rejected = sum(extent.rejected for chain in chains for extent in chain.extents)
-        check.equal("status", "dead letters without conflicts", rejected, numbers.get("dead_letters", 0) - conflicts)
+        found = numbers.get("dead_letters", 0) - conflicts
+        check.equal(keys.status, "dead letters without conflicts", rejected, found)
     return check

@@ -4,7 +4,8 @@ The SQL (in ``sql/``) is written from the contract alone. It works with quantiti
 with the processor, and believes no stored sum.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from sales.times import format_time
 from sink.parquet import digest
 from tillstream.database import Database
 from tillstream.stored import Chain, Extent, Progress, Store, StoredError, StoredObject, hour_folders
+
+REMEMBERED_MS = 30 * 60_000
+"""How much further back than the longest window repetitions are found, by the contract."""
 
 _TOTALS = ("orders", "sales_minor", "returns", "refunded_minor", "revenue_minor", "units")
 _MEASURES = ("units", "revenue", "orders")
@@ -51,14 +55,16 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many events there are up to the tick."""
+    """How many events there are up to the tick, and when the latest was placed."""
 
     stored: int
-    accepted: int
-    repeated: int
-    """duplicates and conflicts"""
-    repeated_lately: int
-    """of these, those whose event time the windows still cover"""
+    duplicates: int
+    conflicts: int
+    duplicates_lately: int
+    """of the duplicates, those of event times that are remembered for certain"""
+    conflicts_lately: int
+    max_event_time: int | None
+    """ms since 1970"""
 
 
 class Facts:
@@ -73,6 +79,8 @@ class Facts:
         """
         self._database = database
         self._directory = directory
+        self._letters: set[str] = set()
+        """keys of the objects of dead letters that were fetched"""
         database.run("tables")
 
     def load(
@@ -103,38 +111,63 @@ class Facts:
                         raise StoredError(f"the marker after {extent.after} of {chain.path} names {item.key!r}")
                     if folders is None or (place.date, place.hour) in folders:
                         wanted.append((item.key, item, extent, place.date, place.hour))
-        there = archive.download([key for key, *_ in wanted], self._directory, progress)
-        faults = [Fault("object", key, "there", "missing") for key, *_ in wanted if key not in there]
-        faults += _altered({item.key: item for _, item, *_ in wanted}, there)
-        for key, why in self._insert(there).items():
-            faults.append(Fault("object", key, "Parquet in the layout of the orders", why))
-            del there[key]
+        loaded, faults = self._fetch(archive, "load", {key: item for key, item, *_ in wanted}, progress)
         rows = [
             (number, key, date, hour, extent.stream, extent.partition, extent.after, extent.end, item.rows, item.orders)
             for number, (key, item, extent, date, hour) in enumerate(wanted)
-            if key in there
+            if key in loaded
         ]
         self._database.fill("objects", rows)
         return faults
 
-    def _insert(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """The rows of all files (by their objects' keys) into the table; those that can't be read are left out, and
-        the answer says why."""
+    def load_letters(self, archive: Store, chains: Iterable[Chain], progress: Progress) -> list[Fault]:
+        """Fetches the dead letters of these extents; may be called again when there are more.
+
+        Returns:
+            What is wrong with the objects that could not be loaded.
+        """
+        marked = {item.key: item for chain in chains for extent in chain.extents for item in extent.objects}
+        fresh = {key: item for key, item in marked.items() if key not in self._letters}
+        self._letters |= fresh.keys()
+        return self._fetch(archive, "load_letters", fresh, progress)[1]
+
+    def letters(self) -> dict[str, int]:
+        """How many of the tick's messages became dead letters that are loaded, by reason."""
+        return dict(self._database.run("letters"))
+
+    def _fetch(
+        self, archive: Store, query: str, wanted: Mapping[str, StoredObject], progress: Progress
+    ) -> tuple[Collection[str], list[Fault]]:
+        """Downloads objects (by their keys) and lets the query load them; the keys of those that were, and what is
+        wrong with the others."""
+        with tempfile.TemporaryDirectory(dir=self._directory) as folder:
+            there = archive.download(wanted, Path(folder), progress)
+            faults = [Fault("object", key, "there", "missing") for key in wanted if key not in there]
+            faults += _altered(wanted, there)
+            for key, why in self._insert(query, there).items():
+                faults.append(Fault("object", key, "Parquet in the layout of its table", why))
+                del there[key]
+            return there.keys(), faults
+
+    def _insert(self, query: str, files: Mapping[str, Path]) -> dict[str, str]:
+        """The rows of all files (by their objects' keys) into a table; those that can't be read are left out, and the
+        answer says why."""
+
+        def load(*paths: Path) -> None:
+            if paths:
+                self._database.run(query, {"files": [str(path) for path in paths]})
+
         try:
-            self._load(*files.values())
+            load(*files.values())
         except duckdb.Error:
             unread = {}
             for key, path in files.items():
                 try:
-                    self._load(path)
+                    load(path)
                 except duckdb.Error as error:
                     unread[key] = str(error).split("\n", 1)[0].replace(str(path), "the object")
             return unread
         return {}
-
-    def _load(self, *paths: Path) -> None:
-        if paths:
-            self._database.run("load", {"files": [str(path) for path in paths]})
 
     def apply(self, positions: Mapping[str, str], bounds: Mapping[str, tuple[int, int]]) -> None:
         """Chooses what was applied up to the positions and what of it counts; once.
@@ -177,9 +210,13 @@ class Facts:
         """Where what was loaded contradicts its markers or itself."""
         return [Fault(*row) for row in self._database.run("faults")]
 
-    def counts(self, start: int) -> Counts:
-        """How many events there are; ``start`` (ms) begins the longest window. For facts without a span."""
-        [row] = self._database.run("counts", {"start": start})
+    def counts(self, longest: int) -> Counts:
+        """How many events there are. For facts without a span.
+
+        Args:
+            longest: length of the longest window, ms.
+        """
+        [row] = self._database.run("counts", {"remembered": longest + REMEMBERED_MS})
         return Counts(*row)
 
     def size(self) -> tuple[int, int]:

@@ -201,6 +201,11 @@ class Store:
             folder["Prefix"].removeprefix(self._prefix) for page in pages for folder in page.get("CommonPrefixes", ())
         ]
 
+    def partitions(self, table: str) -> list[str]:
+        """``<stream id>/<partition>`` of all objects of a table."""
+        places = (self.place(key) for key, _ in self.listing(f"{table}/"))
+        return sorted({f"{place.stream}/{place.partition}" for place in places if place is not None})
+
     @staticmethod
     def place(key: str) -> Placed | None:
         """What a key says; None where it is no object of a table."""

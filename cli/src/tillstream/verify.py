@@ -24,9 +24,9 @@ from tillstream.bounds import bounds
 from tillstream.compare import compare
 from tillstream.database import Database
 from tillstream.reading import REDIS_SECONDS, Say, reading
-from tillstream.recompute import Facts
+from tillstream.recompute import Facts, Fault
 from tillstream.report import Report, show
-from tillstream.stored import NotCoveredError, Store, wait_until_covered
+from tillstream.stored import POLL_SECONDS, Chain, NotCoveredError, Store, wait_until_covered
 
 EXIT_DIFFERENT = 1
 
@@ -47,7 +47,7 @@ def verify(
         bool,
         typer.Option(
             "--everything",
-            help="Read all that is stored, not only what the windows need; also count accepted orders and repetitions.",
+            help="Read all that is stored, not only what the windows need; also compare the counts in the status.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -105,15 +105,22 @@ def verify_board(
     with tempfile.TemporaryDirectory(prefix="tillstream-verify-") as folder, Database.open(Path(folder)) as database:
         facts = Facts(database, Path(folder))
         progress = "reading what is stored: {} of {} objects".format
-        broken = facts.load(archive, chains, live.positions, span, lambda done, of: say(progress(done, of)))
+        unread = facts.load(archive, chains, live.positions, span, lambda done, of: say(progress(done, of)))
         say("recomputing")
         facts.apply(live.positions, edges)
         expected = facts.expected(as_of, edges, settings.top_k)
         numbers = compare(live, expected, keys, settings.currency)
-        stored = [audit.stored(facts, broken), audit.strays(archive, chains, span)]
+        ledger = []
         if everything:
-            numbers.append(audit.status(live, chains, facts.counts(start)))
-            stored.append(audit.ledger(chains))
+            letters, unread_letters = _dead_letters(archive, facts, live, timeout, say)
+            unread += unread_letters
+            numbers.append(
+                audit.status(
+                    live, keys, chains, facts.counts(max(end - start for start, end in edges.values())), facts.letters()
+                )
+            )
+            ledger.append(audit.ledger([*chains, *letters]))
+        stored = [audit.stored(facts, unread), audit.strays(archive, chains, span), *ledger]
         objects, rows = facts.size()
     return Report(
         as_of=live.status.get("as_of", ""),
@@ -124,6 +131,30 @@ def verify_board(
         numbers=numbers,
         stored=stored,
     )
+
+
+def _dead_letters(
+    archive: Store, facts: Facts, live: LiveNumbers, timeout: float, say: Say
+) -> tuple[list[Chain], list[Fault]]:
+    """Loads the archived dead letters, as soon as there are as many as the tick counts, or what there is after
+    ``timeout`` seconds: nothing says which position of their stream a tick has come to.
+
+    Returns:
+        Their extents, and what is wrong with objects that could not be loaded.
+    """
+    deadline = time.monotonic() + timeout
+    counted = live.status.get("dead_letters", "")
+    chains: dict[str, Chain] = {}
+    unread: list[Fault] = []
+    while True:
+        for path in archive.partitions("dead-letters"):
+            archive.extend(chains.setdefault(path, Chain.of(path)))
+        unread += facts.load_letters(archive, chains.values(), lambda _done, _of: None)
+        found = sum(facts.letters().values())
+        if not counted.isdecimal() or found >= int(counted) or time.monotonic() >= deadline:
+            return list(chains.values()), unread
+        say(f"waiting for the sink: {found} of {counted} dead letters are archived")
+        time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
 def _as_of(live: LiveNumbers, keys: Keys) -> int:
