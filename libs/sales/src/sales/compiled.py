@@ -5,6 +5,7 @@ at every call, which made the scanner of orders five times slower. Nothing check
 keeps the arrays alive, and leaves PADDING readable bytes behind whatever is read in words.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,23 @@ from numba.extending import intrinsic
 
 PADDING = 32
 """Bytes that must be readable behind the last byte of anything that is read in words."""
+
+
+def compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles a function for one signature when its module is imported, so that no call waits for it.
+
+    What was compiled is kept beside the source, in NUMBA_CACHE_DIR or in the user's cache; where none of these can be
+    written (a read-only container) it lasts as long as the process.
+    """
+
+    def compile_now(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(signature, cache=True)(function)
+        except RuntimeError:  # "no locator available for file"
+            return njit(signature)(function)
+
+    return compile_now
+
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -105,13 +123,13 @@ def _store(target: Any, builder: Any, address: Any, value: Any, width: Any) -> A
     return target.get_dummy_value()
 
 
-@njit(cache=True)
+@compiled("uint64(int64)")
 def lowest(count: int) -> np.uint64:
     """A mask of the ``count`` lowest bytes, 0 to 7."""
     return (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
 
 
-@njit(cache=True)
+@compiled("boolean(int64, int64, int64)")
 def same(place: int, other: int, length: int) -> bool:
     """Whether ``length`` bytes at two addresses are equal."""
     i = 0

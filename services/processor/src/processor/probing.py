@@ -63,8 +63,15 @@ def _advance(slots, places, wanted, pending, tag_shift):
 
 
 try:
-    from numba import njit
-except ImportError:
+    from sales.compiled import compiled
+except ImportError:  # no numba
     advance = advance_in_numpy
 else:
-    advance = njit(cache=True)(_advance)
+    _narrow = compiled("int64[:](uint32[:], int64[:], uint32[:], int64[:], int64)")(_advance)
+    _wide = compiled("int64[:](uint64[:], int64[:], uint64[:], int64[:], int64)")(_advance)
+
+    def advance(slots: Slots, places: Int64s, wanted: Slots, pending: Int64s, tag_shift: int) -> Int64s:
+        """As `advance_in_numpy`, compiled."""
+        run = _narrow if slots.dtype == np.uint32 else _wide
+        stopped: Int64s = run(slots, places, wanted, pending, tag_shift)
+        return stopped

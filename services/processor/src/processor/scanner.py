@@ -10,7 +10,6 @@ Functions take addresses, see `sales.compiled`. Texts become codes of a `Scanned
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from processor.columns import (
     CATEGORY,
@@ -38,6 +37,7 @@ from processor.texts import Key
 from sales.compiled import (
     PADDING,
     byte_at,
+    compiled,
     int_at,
     long_at,
     lowest,
@@ -76,12 +76,12 @@ def _word(text: str) -> np.uint64:
 _QUOTES, _BACKSLASHES, _SPACES = _word('"' * 8), _word("\\" * 8), _word(" " * 8)
 
 
-@njit(cache=True)
+@compiled("uint64(uint64, int64)")
 def _rotated(word, bits):
     return (word << _u64(bits)) | (word >> _u64(64 - bits))
 
 
-@njit(cache=True)
+@compiled("UniTuple(uint64, 4)(uint64, uint64, uint64, uint64)")
 def _round(v0, v1, v2, v3):
     v0 += v1
     v1 = _rotated(v1, 13) ^ v0
@@ -96,7 +96,7 @@ def _round(v0, v1, v2, v3):
     return v0, v1, v2, v3
 
 
-@njit(cache=True)
+@compiled("uint64(int64, int64, uint64, uint64)")
 def siphash13(place, length, key0, key1):
     """SipHash-1-3 of some bytes (Aumasson and Bernstein, 2012: a keyed hash that nobody without the key can steer)."""
     v0 = key0 ^ _u64(0x736F6D6570736575)
@@ -117,7 +117,7 @@ def siphash13(place, length, key0, key1):
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@njit(cache=True)
+@compiled("void(int64)")
 def _enter_all(header):
     """Fills empty slots with all codes."""
     slots, mask, hashes = long_at(header + SLOTS), long_at(header + MASK), long_at(header + HASHES)
@@ -128,7 +128,7 @@ def _enter_all(header):
         put_int(slots + 4 * slot, code)
 
 
-@njit(cache=True)
+@compiled("int64(int64, int64, uint64, uint64, int64)")
 def code_of(place, length, key0, key1, header):
     """A text's code, a new one if need be; NO_ROOM."""
     wanted = siphash13(place, length, key0, key1)
@@ -158,7 +158,7 @@ def code_of(place, length, key0, key1, header):
     return count
 
 
-@njit(cache=True)
+@compiled("int64(int64)")
 def _sequence(place):
     """How many bytes the UTF-8 sequence at ``place`` has, 2 to 4; 0 if it is none (RFC 3629)."""
     first, second = byte_at(place), byte_at(place + 1)
@@ -179,7 +179,7 @@ def _sequence(place):
     return 0
 
 
-@njit(cache=True)
+@compiled("int64(int64, int64)")
 def _text_end(place, end):
     """Where the quote is that ends the text which begins at ``place``; NOT_MINE: an escape, a control character, or no
     UTF-8. Eight bytes at a time: a byte below 0x20, a quote, a backslash or a byte that is not ASCII stops it."""
@@ -205,7 +205,7 @@ def _text_end(place, end):
     return NOT_MINE
 
 
-@njit(cache=True)
+@compiled("UniTuple(int64, 2)(int64, int64)")
 def _number(place, most):
     """A number of at most ``most`` digits without sign, and its end; the end is NOT_MINE if it is none."""
     begin, value = place, 0
@@ -221,14 +221,14 @@ def _number(place, most):
     return value, place
 
 
-@njit(cache=True)
+@compiled("int64(int64)")
 def _two(place):
     """Two digits; far below 0 if they are none."""
     tens, ones = byte_at(place) - 48, byte_at(place + 1) - 48
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else -1_000_000
 
 
-@njit(cache=True)
+@compiled("UniTuple(int64, 2)(int64)")
 def _time(place):
     """RFC 3339 in capitals, ms since 1970, and the place behind it; the place is NOT_MINE if it is none."""
     if (
@@ -282,7 +282,7 @@ def _time(place):
     return (minutes_of_all * 60 + second) * 1000 + fraction, place
 
 
-@njit(cache=True)
+@compiled("int64(int64)")
 def _skip(place):
     """The next place that is no white space."""
     while byte_at(place) in (32, 10, 13, 9):
@@ -303,7 +303,7 @@ _F_PRODUCT, _F_NAME, _F_CATEGORY, _F_QUANTITY, _F_AMOUNT, _F_DISCOUNT, _F_COST =
 _LINE_NEEDS = _F_PRODUCT | _F_QUANTITY | _F_AMOUNT
 
 
-@njit(cache=True)
+@compiled("UniTuple(int64, 2)(int64)")
 def _line_field(place):
     """Which field of a line is called what begins at ``place`` (behind its quote), and the place behind; or 0."""
     word = word_at(place)
@@ -326,7 +326,7 @@ def _line_field(place):
     return 0, place
 
 
-@njit(cache=True)
+@compiled("int64(int64, int64, int64, int64, int64, uint64, uint64, int64, int64, int64)")
 def _scan_line(place, end, column, lines, width, key0, key1, products, names, categories):
     """One line, from behind its opening brace; the place behind its closing one, NOT_MINE or NO_ROOM."""
     seen = 0
@@ -407,7 +407,7 @@ _F_SCHEMA, _F_TYPE, _F_ID, _F_TIME, _F_CUSTOMER, _F_COUNTRY, _F_CURRENCY, _F_LIN
 _ORDER_NEEDS = _F_SCHEMA | _F_TYPE | _F_ID | _F_TIME | _F_COUNTRY | _F_CURRENCY | _F_LINES
 
 
-@njit(cache=True)
+@compiled("UniTuple(int64, 2)(int64)")
 def _order_field(place):
     """Which field of an order is called what begins at ``place`` (behind its quote), and the place behind; or 0."""
     word = word_at(place)
@@ -432,7 +432,7 @@ def _order_field(place):
     return 0, place
 
 
-@njit(cache=True)
+@compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, uint64, int64, int64, int64)")
 def _scan_order(
     start, end, key_start, key_end, column, first_line, orders, height, lines, width, currency, countries, keys, texts
 ):
@@ -561,7 +561,10 @@ def _scan_order(
     return count
 
 
-@njit(cache=True)
+@compiled(
+    "UniTuple(int64, 3)(int64, int64[:], int64[:], int64[:], int64[:], int64, int64, int64, int64, "
+    "int64, int64, int64, int64, uint64, int64, int64, int64, uint8[:])"
+)
 def scan(
     data,
     key_starts,
