@@ -73,10 +73,15 @@ def probe(config: dict[str, Any], where: str, seconds: float) -> None:
 
     Raises:
         AwayError: none answered in time; with the reason that the last one gave.
-        StreamError: they don't let us in: no use in asking again.
+        StreamError: they don't let us in, or the settings can't be used: no use in asking again.
     """
     told: list[KafkaError] = []
-    admin = AdminClient(config | {"error_cb": told.append})
+    try:
+        admin = AdminClient(config | {"error_cb": told.append})
+    except KafkaException as fault:
+        file = config.get("ssl.ca.location")
+        hint = f" (is KAFKA_SSL_CA_FILE, {file}, a PEM file with authorities?)" if file else ""
+        raise StreamError(f"Kafka's client refuses its settings: {fault.args[0].str()}{hint}") from fault
     deadline = time.monotonic() + seconds
     while True:
         try:
