@@ -351,6 +351,14 @@ def test_a_stored_amount_that_does_not_follow_is_found(open_shop: Callable[..., 
     assert [name for _, name, *_ in differences(shop.verify())] == ["amounts of a line"]
 
 
+def test_a_stored_region_that_is_not_the_countrys_is_found_and_changes_no_number(
+    open_shop: Callable[..., Shop],
+) -> None:
+    shop = open_shop()
+    shop.rewrite(shop.keys("orders/")[-1], lambda lines: [{**line, "region": "Oceania"} for line in lines])
+    assert {name for _, name, *_ in differences(shop.verify())} == {"region of a line"}
+
+
 @pytest.mark.parametrize("column", ["quantity", "unit_amount"])
 def test_a_stored_number_that_changes_the_sums_is_found_twice(open_shop: Callable[..., Shop], column: str) -> None:
     shop = open_shop()

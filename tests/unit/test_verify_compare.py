@@ -170,6 +170,14 @@ def test_two_products_that_tie_in_the_wrong_order_are_a_difference(board: LiveNu
     ]
 
 
+def test_a_region_that_the_board_lacks_altogether_is_a_difference(board: LiveNumbers) -> None:
+    wrong = copy.deepcopy(board)
+    del wrong.trends["Europe"]
+    assert {d.place for d in checked(wrong, expected(board))} == {
+        f"sales:trend:region:Europe:{measure}" for measure in MEASURES
+    }
+
+
 @pytest.mark.parametrize("seconds", [-5, -1, 1, 5])
 def test_a_window_that_lies_elsewhere_is_a_difference_however_little(board: LiveNumbers, seconds: int) -> None:
     moved = copy.deepcopy(board)

@@ -87,10 +87,11 @@ def _ranking(
 
 def _trends(live: LiveNumbers, expected: Expected, keys: Keys) -> list[Check]:
     whole, by_region = Check("", "trend"), Check("", "trend by region")
-    for region, measures in live.trends.items():
-        for measure, found in measures.items():
-            check = by_region if region else whole
-            check.match(keys.trend(measure, region or None), expected.trends.get((region, measure), {}), found)
+    shown = {(region, measure) for region, measures in live.trends.items() for measure in measures}
+    for region, measure in sorted(shown | expected.trends.keys()):
+        check = by_region if region else whole
+        found = live.trends.get(region, {}).get(measure, {})
+        check.match(keys.trend(measure, region or None), expected.trends.get((region, measure), {}), found)
     return [whole, by_region]
 
 

@@ -70,18 +70,20 @@ class Counts:
 class Facts:
     """What is stored of some positions, as tables of one DuckDB database."""
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path, region_of: Mapping[str, str]) -> None:
         """Creates the tables.
 
         Args:
             database: empty.
             directory: takes the downloaded objects.
+            region_of: country code to region.
         """
         self._database = database
         self._directory = directory
         self._letters: set[str] = set()
         """keys of the objects of dead letters that were fetched"""
         database.run("tables")
+        database.fill("regions", list(region_of.items()))
 
     def load(
         self,

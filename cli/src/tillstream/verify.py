@@ -91,9 +91,11 @@ def verify_board(
     began = time.monotonic()
     say("reading one tick from Redis")
     keys = Keys(settings.redis_prefix)
-    regions = sorted(set(region_table(settings.region_overrides).values()))
+    region_of = region_table(settings.region_overrides)
     with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as client:
-        live = BoardReader(client, keys, [window.name for window in settings.windows]).read(regions=regions)
+        live = BoardReader(client, keys, [window.name for window in settings.windows]).read(
+            regions=sorted(set(region_of.values()))
+        )
     as_of = _as_of(live, keys)
     edges = bounds(as_of, live.windows)
     start = min(start for start, _ in edges.values())
@@ -103,7 +105,7 @@ def verify_board(
     archive = Store.open(settings)
     chains = wait_until_covered(archive, live.positions, timeout=timeout, since=since, say=say)
     with tempfile.TemporaryDirectory(prefix="tillstream-verify-") as folder, Database.open(Path(folder)) as database:
-        facts = Facts(database, Path(folder))
+        facts = Facts(database, Path(folder), region_of)
         progress = "reading what is stored: {} of {} objects".format
         unread = facts.load(archive, chains, live.positions, span, lambda done, of: say(progress(done, of)))
         say("recomputing")

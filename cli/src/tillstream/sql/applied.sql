@@ -1,14 +1,17 @@
 -- What the tick had applied, with the amounts worked out again from quantity, price and discount (never the stored
--- sums), and of that what counts: of events with one identity (order_id, event_time) the one at the lowest position.
+-- sums) and the region from the country, and of that what counts: of events with one identity (order_id, event_time)
+-- the one at the lowest position.
 -- In 128 bits: what was tampered with may be beyond what an order can be, and has to show as a difference.
 CREATE TABLE applied AS
 WITH priced AS (
     SELECT
-        l.*,
+        l.* EXCLUDE (region),
+        coalesce(r.region, 'Unknown') AS region,
         CASE l.type WHEN 'return' THEN -1 ELSE 1 END AS sign,
         abs(l.quantity::HUGEINT) * l.unit_amount AS whole
     FROM lines AS l
     JOIN tick AS t USING (stream, partition)
+    LEFT JOIN regions AS r USING (country)
     WHERE l.position <= t.position
 )
 SELECT *, sign * (whole - (whole * discount_percent + 50) // 100) AS net

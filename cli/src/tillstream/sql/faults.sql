@@ -60,6 +60,12 @@ SELECT 'amounts of a line', format('{}/{}/{} line {}', stream, partition, positi
 FROM amounts
 WHERE stored IS DISTINCT FROM derived OR sign * quantity < 1 OR type NOT IN ('sale', 'return')
 UNION ALL
+SELECT 'region of a line', format('{}/{}/{} line {}', l.stream, l.partition, l.position, l.line),
+    format('{} for {}', coalesce(r.region, 'Unknown'), l.country), l.region
+FROM lines AS l
+LEFT JOIN regions AS r USING (country)
+WHERE l.region IS DISTINCT FROM coalesce(r.region, 'Unknown')
+UNION ALL
 SELECT 'partitions of an identity', format('order {}', order_id), 'one partition',
     list(DISTINCT format('{}/{}', stream, partition) ORDER BY format('{}/{}', stream, partition))::VARCHAR
 FROM applied

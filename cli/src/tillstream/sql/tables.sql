@@ -14,4 +14,5 @@ CREATE TABLE lines (
     gross_amount BIGINT, discount_amount BIGINT, net_amount BIGINT, profit_amount BIGINT,
     stream VARCHAR, partition VARCHAR, position VARCHAR, object INTEGER
 );
+CREATE TABLE regions (country VARCHAR, region VARCHAR);
 CREATE TABLE letters (stream VARCHAR, partition VARCHAR, position VARCHAR, reason VARCHAR);
