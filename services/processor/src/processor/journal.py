@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from processor.disk import sync_directory
+
 _HEAD = struct.Struct("<II")
 _SUFFIX = ".journal"
 
@@ -192,7 +194,7 @@ class Journal:
             path = self._path(self._segment)
             self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
             self._file.seek(0, os.SEEK_END)
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         return self._file
 
     def _last_place(self) -> Place:
@@ -215,12 +217,3 @@ class Journal:
                 "restore it, or remove RECOVERY_DIR to rebuild the state"
             )
         return payload
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a new file's name durable, as POSIX asks (fsync of the file alone does not)."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -108,10 +108,9 @@ class RollingTable:
             if not len(kept):
                 return
         slots = self._slots(cells.names, codes)
-        # Rows of one pane have distinct slots, and rows are sorted by pane: so each pane is a run of rows.
-        edges = np.flatnonzero(np.concatenate(([True], panes[1:] != panes[:-1], [True])))
-        for first, behind in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            self._add_pane(int(panes[first]), slots[first:behind], sums[first:behind])
+        np.add.at(self._held, slots, sums[:, 0])
+        self._add_to_windows(panes, slots, sums)
+        self._add_to_levels(panes, slots, sums)
 
     def slots(self, names: Names, codes: Int64s) -> Int64s:
         """The slot of each name, -1 where the table does not hold it. A slot is a name's while it is in the table."""
@@ -173,17 +172,32 @@ class RollingTable:
         slots, sums = pane.merged()
         self._totals[window, slots] += sign * sums
 
-    def _add_pane(self, pane_start: int, slots: Int64s, sums: Int64s) -> None:
-        """Adds sums of distinct slots, all of one pane."""
-        self._held[slots] += sums[:, 0]
-        level = 0
+    def _add_to_windows(self, panes: Int64s, slots: Int64s, sums: Int64s) -> None:
+        whole: tuple[Int64s, Int64s] | None = None
         for index, (start, end) in enumerate(self._bounds):
-            if start <= pane_start < end:
-                self._totals[index, slots] += sums
-            elif pane_start < start:
-                level = index + 1
-        coarse = pane_start - pane_start % self._windows[level].pane_ms
-        self._levels[level].setdefault(coarse, _Pane()).add(slots, sums)
+            first, behind = np.searchsorted(panes, (start, end)).tolist()  # rows are sorted by pane
+            if first == 0 and behind == len(panes):
+                whole = whole or _by_slot(panes, slots, sums)
+                inside = whole
+            else:
+                inside = _by_slot(panes[first:behind], slots[first:behind], sums[first:behind])
+            self._totals[index, inside[0]] += inside[1]
+
+    def _add_to_levels(self, panes: Int64s, slots: Int64s, sums: Int64s) -> None:
+        """Puts rows into the panes of the shortest window whose start they are not before."""
+        levels = np.zeros(len(panes), dtype=np.int64)
+        for start, _ in self._bounds[:-1]:
+            levels += panes < start
+        lengths = np.array([window.pane_ms for window in self._windows])[levels]
+        coarse = panes - panes % lengths
+        # Levels fall and panes rise from row to row: so what belongs into one pane is a run of rows.
+        edges = np.flatnonzero(
+            np.concatenate(([True], (coarse[1:] != coarse[:-1]) | (levels[1:] != levels[:-1]), [True]))
+        )
+        for first, behind in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            rows = slice(first, behind)
+            pane = self._levels[levels[first]].setdefault(int(coarse[first]), _Pane())
+            pane.add(*_by_slot(panes[rows], slots[rows], sums[rows]))
 
     def _slots(self, names: Names, codes: Int64s) -> Int64s:
         """The slot of each row; names that are new get one."""
@@ -271,6 +285,11 @@ class _Found:
         codes = self._code_of[slots[slots < len(self._code_of)]]
         self.slot_of[codes[codes >= 0]] = -1
         self._code_of[slots[slots < len(self._code_of)]] = -1
+
+
+def _by_slot(panes: Int64s, slots: Int64s, sums: Int64s) -> tuple[Int64s, Int64s]:
+    """Distinct slots and their sums, of rows that are sorted by pane and have distinct slots within one."""
+    return (slots, sums) if not len(panes) or panes[0] == panes[-1] else group(slots, sums)
 
 
 def _stretched(numbers: Int64s, length: int) -> Int64s:

@@ -33,8 +33,8 @@ IDLE_SECONDS = 0.005
 HEARTBEAT_SECONDS = 0.5
 """How often lags are told while nothing arrives."""
 
-FLUSH_SECONDS = 60.0
-"""How long a snapshot waits for dead letters to be acknowledged before the processor gives up and starts again."""
+FLUSH_SECONDS = 10.0
+"""How long one try to have dead letters acknowledged may take; the writer it is given may try for longer."""
 
 WATCHED_MESSAGES = 10_000
 """The share of dead letters is judged over this many messages."""
