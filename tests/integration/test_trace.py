@@ -210,8 +210,18 @@ def test_an_order_that_will_be_refused_is_found_with_the_reason(open_place: Call
     assert sighting.reason.startswith("currency: the order is in 'EUR'")
 
 
-def a_letter(order_id: str, position: int) -> dead_letters.DeadLetter:
-    key, value = an_order(order_id, currency="EUR")
+def test_a_refused_message_that_only_mentions_the_order_is_none_of_it(open_place: Callable[..., Place]) -> None:
+    place = open_place()
+    place.send_orders(an_order("o-2", currency="EUR", original_order_id="o-1"))
+    identity, value = dead_letters.encode(a_letter("o-3", 7, original_order_id="o-1"))
+    place.send(place.settings.dead_letters_stream, (identity.decode(), value))
+    assert not place.trace("o-1").known
+    assert place.trace("o-2").known
+    assert place.trace("o-3").known
+
+
+def a_letter(order_id: str, position: int, **changes: Any) -> dead_letters.DeadLetter:
+    key, value = an_order(order_id, currency="EUR", **changes)
     rejection = Rejection(position, small.AS_OF, key.encode(), value, "currency", "the order is in EUR")
     return dead_letters.dead_letter(
         rejection, stream=small.STREAM, partition="0", position=small.position_text(position)
@@ -240,7 +250,8 @@ def test_a_dead_letter_is_found_in_the_archive(open_place: Callable[..., Place],
         "detail": "the order is in EUR",
         "raw": value,
     }
-    body = small.encode(pa.Table.from_pylist([row, row | {"position": small.position_text(8), "raw": b"o-2"}]))
+    _, other = an_order("o-2", currency="EUR", original_order_id="o-1")
+    body = small.encode(pa.Table.from_pylist([row, row | {"position": small.position_text(8), "raw": other}]))
     stored = f"dead-letters/dt={datetime.now(UTC):%Y-%m-%d}/letters-00000000+0+{small.position_text(1)}.parquet"
     aws_client("s3", place.settings).put_object(Bucket=place.settings.s3_bucket, Key=stored, Body=body)
     sightings = place.trace("o-1").sightings

@@ -1,7 +1,7 @@
 """``tillstream trace``: where one order is, and why."""
 
-import base64
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import duckdb
-import msgspec
 import redis
 import typer
 from boto3.dynamodb.types import TypeDeserializer
 from rich.console import Console
 from rich.table import Table
 
-from sales import dead_letters
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.orders import decode
 from sales.settings import StreamSettings, load
 from sales.streams import Chunk, Stream, format_position
 from sales.streams.connect import connect
 from sales.times import INVALID_TIME, format_time, parse_time
+from sink.records import find_dead_letters
 from tillstream import interrupts
 from tillstream.bounds import bounds
 from tillstream.compare import decimal
@@ -223,8 +222,7 @@ class _Search:
         archive = Store.open(self.settings)
         if self.everywhere:
             folders, where = archive.dates("orders"), "all stored orders"
-        elif item is not None:
-            moment = parse_time(item["event_time"])
+        elif item is not None and (moment := parse_time(item.get("event_time", ""))) != INVALID_TIME:
             [(date, hour)] = hour_folders(moment, moment + 1)
             folders, where = [_hour(date, hour)], f"the stored orders of {date}, hour {hour:02d} (UTC)"
         else:
@@ -240,7 +238,7 @@ class _Search:
         """The messages in the orders stream that are not stored yet."""
         name = self.settings.orders_stream
         rules = self.settings.rules()
-        key, quoted = self.order_id.encode(), json.dumps(self.order_id, ensure_ascii=False).encode()
+        key, quoted = self.order_id.encode(), _quoted(self.order_id)
         sightings: list[Sighting] = []
         judge = _Judge()
         for stream, chunk in self._tail(name, timeout):
@@ -288,13 +286,13 @@ class _Search:
                     stored=None,
                 )
                 for rejection in decoded.rejected
+                if self._is_mine(rejection.key, rejection.value)
             ]
         return sightings
 
     def dead_letters(self, timeout: float) -> list[Sighting]:
         """The dead letters that carry the id: archived ones, then those in their stream."""
         archive = Store.open(self.settings)
-        quoted = json.dumps(self.order_id, ensure_ascii=False)
         if self.everywhere:
             dates, where = archive.dates("dead-letters"), "all archived dead letters"
         else:
@@ -303,24 +301,27 @@ class _Search:
             dates = [f"dead-letters/dt={day:%Y-%m-%d}/" for day in days]
             where = f"the archived dead letters of {DEAD_LETTER_DAYS} days"
         self.searched.append(where)
-        rows, keys = self._ask(archive, "trace_dead_letters", dates, {"order_id": self.order_id, "quoted": quoted})
+        rows, keys = self._ask(
+            archive, "trace_dead_letters", dates, {"order_id": self.order_id, "quoted": _quoted(self.order_id).decode()}
+        )
         sightings = [
             Sighting("rejected", f"{reason}: {detail}", stream, partition, position, keys[number])
-            for stream, partition, position, number, reason, detail in rows
+            for stream, partition, position, number, reason, detail, key, raw in rows
+            if self._is_mine(key, raw)
         ]
         known = {(sighting.stream, sighting.partition, sighting.position) for sighting in sightings}
         for _, chunk in self._tail(self.settings.dead_letters_stream, timeout):
-            for value in chunk.values:
-                letter = _letter(value)
-                if letter is None or (letter.stream, letter.partition, letter.position) in known:
-                    continue
-                key = None if letter.key is None else base64.b64decode(letter.key)
-                if key == self.order_id.encode() or quoted.encode() in base64.b64decode(letter.raw):
-                    reason = f"{letter.reason}: {letter.detail}"
-                    sightings.append(
-                        Sighting("rejected", reason, letter.stream, letter.partition, letter.position, None)
-                    )
+            for found in find_dead_letters(chunk.values).records:
+                letter = found.letter
+                place = (letter.stream, letter.partition, letter.position)
+                if place not in known and self._is_mine(found.key, found.raw):
+                    sightings.append(Sighting("rejected", f"{letter.reason}: {letter.detail}", *place, None))
         return sightings
+
+    def _is_mine(self, key: bytes | None, value: bytes) -> bool:
+        """Is a message that was refused, and may be no JSON, one of the order, and no other that mentions its id?"""
+        field = rb'"order_id"\s*:\s*' + re.escape(_quoted(self.order_id))
+        return key == self.order_id.encode() or re.search(field, value) is not None
 
     def _ask(
         self, archive: Store, query: str, folders: Iterable[str], parameters: Mapping[str, str]
@@ -441,11 +442,9 @@ def _judged(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> Iterator[Si
         )
 
 
-def _letter(value: bytes) -> dead_letters.DeadLetter | None:
-    try:
-        return dead_letters.decode(value)
-    except msgspec.MsgspecError:
-        return None
+def _quoted(order_id: str) -> bytes:
+    """As it stands in a message."""
+    return json.dumps(order_id, ensure_ascii=False).encode()
 
 
 def _hour(date: str, hour: int) -> str:
