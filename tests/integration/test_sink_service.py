@@ -23,6 +23,8 @@ from sales.streams.connect import connect
 from sink import tables
 from support.sinking import a_line, an_order, key_of
 from support.waiting import eventually
+from tillstream.local import aws as local_aws
+from tillstream.local.nursery import Nursery
 
 START_SECONDS = 60
 PARTITIONS = 2
@@ -124,6 +126,14 @@ class Shop:
         self.wire.close()
 
 
+def open_shop(values: dict[str, str], folder: Path) -> Shop:
+    """A shop with these settings."""
+    environment = os.environ | {name.upper(): value for name, value in values.items()}
+    settings = {name: value for name, value in values.items() if name in StreamSettings.model_fields}
+    store = {name: value for name, value in values.items() if name in StoreSettings.model_fields}
+    return Shop(environment, StreamSettings.model_validate(settings), StoreSettings.model_validate(store), folder)
+
+
 @pytest.fixture(params=["kinesis", pytest.param("kafka", marks=pytest.mark.kafka)])
 def shop(
     request: pytest.FixtureRequest,
@@ -149,10 +159,7 @@ def shop(
     }
     if request.param == "kafka":
         values["kafka_bootstrap_servers"] = request.getfixturevalue("kafka_bootstrap")
-    environment = os.environ | {name.upper(): value for name, value in values.items()}
-    settings = {name: value for name, value in values.items() if name in StreamSettings.model_fields}
-    store = {name: value for name, value in values.items() if name in StoreSettings.model_fields}
-    shop = Shop(environment, StreamSettings(**settings), StoreSettings(**store), tmp_path)
+    shop = open_shop(values, tmp_path)
     yield shop
     shop.close()
     for number in range(len(shop.processes)):
@@ -257,6 +264,37 @@ def test_two_processes_share_a_topic_and_one_that_is_killed_is_replaced_by_the_o
     eventually(lambda: len(shop.items(shop.store.sales_table)) == len(orders), seconds=START_SECONDS)
     shop.stop(second)
     check_stored_once(shop)
+
+
+def test_a_stop_ends_in_time_though_nothing_answers_any_more(
+    aws_settings: AwsSettings, nursery: Nursery, tmp_path: Path
+) -> None:
+    server = local_aws.start(nursery)  # one of its own, to be frozen
+    client = boto3.client("s3", region_name=aws_settings.aws_region, endpoint_url=server.address)
+    client.create_bucket(Bucket="frozen")
+    values = {
+        "stream": "kinesis",
+        "aws_region": aws_settings.aws_region,
+        "aws_endpoint_url": server.address,
+        "s3_bucket": "frozen",
+        "rotate_seconds": "3600",
+        "stop_seconds": "1",
+    }
+    shop = open_shop(values, tmp_path)
+    process = shop.start()
+    eventually(lambda: "running" in shop.log(0).read_text(), seconds=START_SECONDS)
+    shop.send(an_order("a"))
+    eventually(lambda: len(shop.items(shop.store.sales_table)) == 1, seconds=START_SECONDS)
+    server.child.signal(signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0  # 1 s to store, 5 to leave
+    finally:
+        server.child.signal(signal.SIGCONT)
+    assert "not done in 6 s: " in shop.log(0).read_text()
+    assert shop.archived() == 0
+    shop.close()
+    server.stop()
 
 
 def sink_ends(**environment: str) -> tuple[int, list[str]]:
