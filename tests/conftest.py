@@ -22,6 +22,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+import sink  # noqa: F401 (before any test imports pyarrow: it chooses the memory pool)
 from sales.settings import AwsSettings
 from tillstream.local import aws as local_aws
 from tillstream.local import kafka as local_kafka
