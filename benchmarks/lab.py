@@ -7,7 +7,9 @@ import contextlib
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +32,7 @@ HEAP_MB = 1024
 BROKER_STOP_SECONDS = 120.0
 """An orderly stop writes everything to disk; without it the next start has to check every segment."""
 
+_SCRATCH = "scratch"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -50,10 +53,8 @@ class Lab:
     client: "redis.Redis"
 
     def scratch(self, name: str) -> Path:
-        """A new folder that goes with the run, on the same disk as everything else."""
-        path = self.nursery.folder(name)
-        path.chmod(0o700)
-        return path
+        """A new folder that goes with the run, on the disk that holds the rest; nobody else may enter it."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder / _SCRATCH))
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> Child:
         """Starts a system under test on its core; ``env`` is its whole environment."""
@@ -79,7 +80,11 @@ def open_lab(folder: Path) -> Iterator[Lab]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BenchmarkError(f"another benchmark is using {folder}: wait for it, or give --work another") from error
-        with interrupts.raised(), Nursery() as nursery, contextlib.ExitStack() as stack:
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # of a run that was killed
+        (folder / _SCRATCH).mkdir()
+        with interrupts.raised(), contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder / _SCRATCH, ignore_errors=True)
+            nursery = stack.enter_context(Nursery())
             with on_cores(SERVERS_CORE):
                 broker = local_kafka.start(nursery, data=folder / "broker", heap_mb=HEAP_MB)
                 stack.callback(broker.child.stop, BROKER_STOP_SECONDS)

@@ -24,6 +24,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,31 +79,26 @@ class Run:
         }
 
 
-def measure(
-    lab: Lab,
-    loaded: topics.Loaded,
-    right: oracle.Answer,
-    *,
-    settings: dict[str, str],
-    seconds: float,
-    name: str,
-) -> Run:
-    """One run of the processor, with its answers compared.
+@contextmanager
+def running(
+    lab: Lab, topic: str, *, partitions: int, settings: Mapping[str, str], name: str
+) -> Iterator[tuple[Child, float]]:
+    """A processor of that topic on its core, from an empty Redis and an empty recovery directory; stopped in order.
+    Gives it, and when (monotonic seconds) it was started.
 
     Args:
         lab: the servers; their Redis is emptied.
-        loaded: the topic.
-        right: its answer.
+        topic: of the orders.
+        partitions: of the topics for its own output.
         settings: of the processor, beside those that the run needs.
-        seconds: how long it may take.
-        name: of the run; for topics and logs.
+        name: of the run, for those topics.
 
     Raises:
-        BenchmarkError: it ended, took too long, or its numbers are wrong.
+        BenchmarkError: it did not stop in order.
     """
     outputs = {"ROLLUPS_STREAM": f"rollups-{name}", "DEAD_LETTERS_STREAM": f"dead-letters-{name}"}
-    for topic in outputs.values():
-        lab.wire.create(topic, partitions=loaded.shape.partitions, retention_hours=24)
+    for output in outputs.values():
+        lab.wire.create(output, partitions=partitions, retention_hours=24)
     lab.client.flushall()
     folder = lab.scratch("processor")
     env = {
@@ -109,30 +106,63 @@ def measure(
         **outputs,
         "STREAM": "kafka",
         "KAFKA_BOOTSTRAP_SERVERS": lab.broker.address,
-        "ORDERS_STREAM": loaded.shape.topic,
+        "ORDERS_STREAM": topic,
         "REDIS_URL": lab.store.address,
         "REDIS_PREFIX": PREFIX,
         "RECOVERY_DIR": str(folder / "recovery"),
-        "CLOCK": "event",
         **settings,
     }
-    load = os.getloadavg()[0]
     try:
         started = time.monotonic()
         child = lab.start("processor", [sys.executable, "-m", "processor"], env, folder / "log")
         try:
-            run = _watch(lab, loaded, child, started=started, seconds=seconds, load=load)
-            wrong = oracle.differences(right, lab.client, PREFIX)
+            yield child, started
         finally:
             code = child.stop(STOP_SECONDS)
+        if code != 0:
+            raise BenchmarkError("\n".join([f"the processor ended with {code}; its last lines:", *child.last_lines()]))
     finally:
-        for topic in outputs.values():
-            lab.wire.delete(topic)
+        for output in outputs.values():
+            lab.wire.delete(output)
+
+
+def applied(lab: Lab, stream_id: str, partitions: Iterable[str]) -> dict[str, int]:
+    """The last position of each partition that is in the numbers that Redis holds; -1: none."""
+    positions = lab.client.hgetall(f"{PREFIX}positions")
+    return {name: int(positions.get(f"{stream_id}/{name}".encode(), -1)) for name in partitions}
+
+
+def measure(
+    lab: Lab,
+    loaded: topics.Loaded,
+    right: oracle.Answer,
+    *,
+    settings: Mapping[str, str],
+    seconds: float,
+    name: str,
+) -> Run:
+    """One run of the processor to the end of the topic, with its answers compared.
+
+    Args:
+        lab: the servers; their Redis is emptied.
+        loaded: the topic.
+        right: its answer.
+        settings: of the processor, beside those that the run needs.
+        seconds: how long it may take.
+        name: of the run.
+
+    Raises:
+        BenchmarkError: it ended, took too long, or its numbers are wrong.
+    """
+    load = os.getloadavg()[0]
+    settings = {"CLOCK": "event", **settings}
+    shape = loaded.shape
+    with running(lab, shape.topic, partitions=shape.partitions, settings=settings, name=name) as (child, started):
+        run = _watch(lab, loaded, child, started=started, seconds=seconds, load=load)
+        wrong = oracle.differences(right, lab.client, PREFIX)
     if wrong:
         shown = "\n  ".join(wrong[:SHOWN_DIFFERENCES])
         raise BenchmarkError(f"{len(wrong)} numbers are not those of the oracle, the first of them:\n  {shown}")
-    if code != 0:
-        raise BenchmarkError("\n".join([f"the processor ended with {code}; its last lines:", *child.last_lines()]))
     return run
 
 
@@ -142,18 +172,18 @@ def _watch(lab: Lab, loaded: topics.Loaded, child: Child, *, started: float, sec
     first: tuple[float, int, Usage] | None = None
     metered = said = started
     while True:
-        applied = _applied(lab, loaded)
+        reached = sum(end + 1 for end in applied(lab, loaded.stream_id, loaded.ends).values())
         now = time.monotonic()
-        if applied and first is None:
-            first = (now, applied, meter.read())
-        if applied == loaded.messages and first is not None:
+        if reached and first is None:
+            first = (now, reached, meter.read())
+        if reached == loaded.messages and first is not None:
             used = meter.read()
             busy = used.core_seconds - before.core_seconds
             return Run(
                 whole_seconds=now - started,
                 steady_seconds=now - first[0],
-                messages=applied,
-                steady_messages=applied - first[1],
+                messages=reached,
+                steady_messages=reached - first[1],
                 whole_cpu_seconds=used.cpu_seconds,
                 steady_cpu_seconds=used.cpu_seconds - first[2].cpu_seconds,
                 peak_mb=used.peak_mb,
@@ -163,20 +193,14 @@ def _watch(lab: Lab, loaded: topics.Loaded, child: Child, *, started: float, sec
         if child.exit_code() is not None:
             raise BenchmarkError("\n".join(["the processor ended; its last lines:", *child.last_lines()]))
         if now > started + seconds:
-            raise BenchmarkError(f"{applied:,} of {loaded.messages:,} messages after {seconds:g} s: --seconds for more")
+            raise BenchmarkError(f"{reached:,} of {loaded.messages:,} messages after {seconds:g} s: --seconds for more")
         if now > metered + METER_SECONDS:
             metered = now
             meter.read()
         if now > said + SAY_SECONDS:
             said = now
-            sys.stderr.write(f"{applied:>12,} of {loaded.messages:,} after {now - started:.0f} s\n")
+            sys.stderr.write(f"{reached:>12,} of {loaded.messages:,} after {now - started:.0f} s\n")
         time.sleep(POLL_SECONDS)
-
-
-def _applied(lab: Lab, loaded: topics.Loaded) -> int:
-    """How many messages are in the numbers that Redis holds."""
-    positions = lab.client.hgetall(f"{PREFIX}positions")
-    return sum(int(positions.get(f"{loaded.stream_id}/{name}".encode(), -1)) + 1 for name in loaded.ends)
 
 
 def medians(runs: list[Run]) -> dict[str, float]:
