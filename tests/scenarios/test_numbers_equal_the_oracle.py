@@ -269,7 +269,8 @@ class Machine:
 
     def snapshot(self) -> None:
         self.dedup.sync()
-        self.durable = (list(self.next), self.log.save())
+        place, _ = self.log.save()
+        self.durable = (list(self.next), place)
 
     def crash(self) -> None:
         self.start()

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -23,6 +23,7 @@ from processor.recovery import RecoveryDirectory, RecoveryError
 from processor.settings import ProcessorSettings
 from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
+from processor.telemetry import Telemetry
 from sales.board import BoardReader, BoardWriter, FencedError, Keys
 from sales.countries import region_table
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
@@ -30,6 +31,7 @@ from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError, Wire
 from sales.streams.connect import connect
 from sales.streams.reaching import open_stream
+from sales.telemetry import served
 from sales.times import parse_time
 from sales.windows import MINUTE_MS
 
@@ -114,11 +116,19 @@ def run(streams: Streams, client: "redis.Redis", settings: ProcessorSettings, st
     """
     orders = streams.orders
     with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=_slots(settings))) as recovery:
-        flow = _dataflow(streams, client, settings, stopping, recovery)
+        telemetry = Telemetry()
+        flow = _dataflow(streams, client, settings, stopping, recovery, telemetry)
         log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
-        cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
-            flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
-        )
+        with _telling(telemetry, settings):
+            cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+                flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
+            )
+
+
+def _telling(telemetry: Telemetry, settings: ProcessorSettings) -> AbstractContextManager[object]:
+    if not settings.metrics_port:
+        return nullcontext()
+    return served(settings.metrics_host, settings.metrics_port, telemetry.registry, telemetry.health())
 
 
 def _dataflow(
@@ -127,11 +137,17 @@ def _dataflow(
     settings: ProcessorSettings,
     stopping: Stop,
     recovery: RecoveryDirectory,
+    telemetry: Telemetry,
 ) -> Dataflow:
     keys = Keys(settings.redis_prefix)
     shown = _shown(client, keys, streams.orders)
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
-    patience = Patience(settings.away_seconds, stopping.wait)
+
+    def wait(seconds: float) -> bool:
+        telemetry.turn()  # what waits in order is alive
+        return stopping.wait(seconds)
+
+    patience = Patience(settings.away_seconds, wait)
     recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
 
     def numbers_logic(resume_state: Place | None) -> NumbersLogic:
@@ -151,6 +167,7 @@ def _dataflow(
             now_ms=_now_ms,
             tick_ms=settings.tick_ms,
             shown=shown,
+            telemetry=telemetry,
         )
 
     source = OrdersSource(
@@ -163,11 +180,12 @@ def _dataflow(
         poll_records=settings.poll_records,
         dead_letter_share=settings.dead_letter_share,
         stopping=stopping.is_set,
+        telemetry=telemetry,
     )
     return build(
         orders=source,
         numbers=numbers_logic,
-        board=BoardSink(writer, patience),
+        board=BoardSink(writer, patience, telemetry),
         rollups=RollupsSink(PatientWriter(streams.rollups, patience)),
     )
 

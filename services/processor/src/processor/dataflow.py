@@ -26,6 +26,7 @@ from processor.panes import Partial
 from processor.recovery import RecoveryDirectory
 from processor.snapshots import decode, encode
 from processor.source import SlotState
+from processor.telemetry import Telemetry
 from sales.board import Tick
 from sales.rollups import Rollup
 
@@ -84,6 +85,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         now_ms: Callable[[], int],
         tick_ms: int,
         shown: Shown | None,
+        telemetry: Telemetry,
     ) -> None:
         """Takes the numbers back from the journal, up to where the snapshot was taken.
 
@@ -96,6 +98,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
             now_ms: the clock on the wall.
             tick_ms: between two ticks.
             shown: what the board shows already; ticks wait until they reach it.
+            telemetry: is told where the numbers stand.
 
         Raises:
             RecoveryError: there should be a snapshot and is none.
@@ -109,6 +112,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         self._tick = timedelta(milliseconds=tick_ms)
         self._next_tick = datetime.now(UTC)
         self._shown = shown
+        self._telemetry = telemetry
         self._hold_until = time.monotonic() + HOLD_SECONDS
         if self._wall and shown is not None:
             numbers.advance(shown.as_of)
@@ -126,6 +130,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
 
     def on_notify(self) -> tuple[list[Answer], bool]:
         """A tick."""
+        self._telemetry.turn()
         self._next_tick = datetime.now(UTC) + self._tick
         return self._publish(), self.RETAIN
 
@@ -139,7 +144,10 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
 
     def snapshot(self) -> Place:
         """Writes what changed, durably; the engine keeps the place where it ends."""
-        return self._log.save()
+        started = time.monotonic()
+        place, size = self._log.save()
+        self._telemetry.saved(time.monotonic() - started, size)
+        return place
 
     def _publish(self, *, flush: bool = False) -> list[Answer]:
         now = self._now_ms()
@@ -147,6 +155,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
             self._numbers.advance(now)
         answers: list[Answer] = list(self._numbers.take_rollups(now, flush=flush))
         tick = self._numbers.tick(now) if self._has_caught_up() else None
+        self._telemetry.stands(self._numbers.standing())
         return answers if tick is None else [*answers, tick]
 
     def _has_caught_up(self) -> bool:
@@ -190,12 +199,13 @@ class SnapshotLog:
                 self._dump_bytes = len(payload)
             numbers.load(decode(payload))
 
-    def save(self) -> Place:
-        """Appends what changed and waits for the disk; the place to cut the journal at, if this snapshot resumes."""
+    def save(self) -> tuple[Place, int]:
+        """Appends what changed and waits for the disk; the place to cut the journal at, if this snapshot resumes, and
+        the bytes written."""
         self._snapshots += 1
         if self._snapshots == self.CERTAIN_AFTER:
             self._recovery.note_snapshot()
-        delta = self._numbers.take_delta()
+        delta, payload = self._numbers.take_delta(), b""
         if delta is not None:
             size = self._journal.end().offset
             if self._snapshots >= self.SNAPSHOTS_APART and size > max(self.SMALLEST_SEGMENT, 4 * self._dump_bytes):
@@ -210,4 +220,4 @@ class SnapshotLog:
                 payload = encode(delta)
             self._journal.append(payload)
         self._journal.sync()
-        return self._journal.end()
+        return self._journal.end(), len(payload)

@@ -6,6 +6,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,6 +37,21 @@ log = logging.getLogger(__name__)
 _UNITS, _ORDERS, _RETURNS, _SALES, _REFUNDED = 1, 2, 3, 4, 5
 _PRODUCT_COLUMN = {measure: PRODUCT_COLUMNS.index(measure) for measure in ("units", "revenue")}
 _CATEGORY_COLUMN = {measure: CATEGORY_COLUMNS.index(measure) for measure in ("units", "revenue", "orders")}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the numbers stand; times in ms since 1970."""
+
+    as_of: int
+    newest: int
+    """the latest event time accepted"""
+    late: int
+    """events that came after their minute was closed"""
+    lag: int | None
+    """messages not yet read; None where that is not known"""
+    products: int
+    """in the longest window"""
 
 
 class Numbers:
@@ -138,6 +154,17 @@ class Numbers:
         tick.hashes[self._keys.status] = self._status(published_at)
         self._tick_trend(tick)
         return tick
+
+    def standing(self) -> Standing:
+        """Where they stand."""
+        lags = list(self._lags.values())
+        return Standing(
+            as_of=self.as_of,
+            newest=self._max_event_time,
+            late=self._minutes.late,
+            lag=None if None in lags else sum(lag for lag in lags if lag is not None),
+            products=len(self._products),
+        )
 
     def take_rollups(self, now_ms: int, *, flush: bool = False) -> list[Rollup]:
         """Records of closed and corrected minutes that have to be sent now.

@@ -7,6 +7,7 @@ import redis
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from processor.patience import Patience, PatientWriter
+from processor.telemetry import Telemetry
 from sales import rollups
 from sales.board import BoardWriter, Tick
 from sales.rollups import Rollup
@@ -18,14 +19,15 @@ FLUSH_SECONDS = 10.0
 class BoardSink(FixedPartitionedSink[Tick, None]):
     """Ticks to the board."""
 
-    def __init__(self, board: BoardWriter, patience: Patience) -> None:
+    def __init__(self, board: BoardWriter, patience: Patience, telemetry: Telemetry) -> None:
         """Takes over an open board.
 
         Args:
             board: has claimed its token.
             patience: with a Redis that went away.
+            telemetry: is told of each tick.
         """
-        self._partition = _BoardPartition(board, patience)
+        self._partition = _BoardPartition(board, patience, telemetry)
 
     def list_parts(self) -> list[str]:
         """One: a board has one writer."""
@@ -37,9 +39,10 @@ class BoardSink(FixedPartitionedSink[Tick, None]):
 
 
 class _BoardPartition(StatefulSinkPartition[Tick, None]):
-    def __init__(self, board: BoardWriter, patience: Patience) -> None:
+    def __init__(self, board: BoardWriter, patience: Patience, telemetry: Telemetry) -> None:
         self._board = board
         self._patience = patience
+        self._telemetry = telemetry
 
     def write_batch(self, values: list[Tick]) -> None:
         """Publishes the last of these moments, with all that changed up to it. Waits while Redis is away.
@@ -51,7 +54,9 @@ class _BoardPartition(StatefulSinkPartition[Tick, None]):
         tick = _together(values)
 
         def publish() -> None:
+            started = time.monotonic()
             self._board.publish(tick, time.monotonic_ns() // 1_000_000)
+            self._telemetry.published(time.monotonic() - started)
 
         self._patience.outlast("Redis", redis.RedisError, publish)
 

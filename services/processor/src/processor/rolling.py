@@ -146,6 +146,9 @@ class RollingTable:
         whole = Cells(ListedNames(self._names), panes[order], np.concatenate(slots)[order], np.concatenate(sums)[order])
         return whole.listed()
 
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
     def totals(self, window: int) -> dict[str, list[int]]:
         """Name to its columns, of every name in the window with this index. For tables with few names."""
         present = np.flatnonzero(self._totals[window, :, 0] > 0)

@@ -27,5 +27,9 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     """``auto`` lets compiled code take the well-formed orders where numba is installed; ``plain`` never does"""
     dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """stop when more than this share of the last 10,000 messages could not be accepted"""
+    metrics_host: str = "127.0.0.1"
+    """where ``/metrics``, ``/live`` and ``/ready`` are served"""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """their port; 0: they are not served"""
     away_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
     """how long work waits for a Redis or a stream that went away before the processor ends with an error"""

@@ -20,6 +20,7 @@ from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal, Place
 from processor.panes import Origin, Partial, summarise
 from processor.recovery import RecoveryDirectory
+from processor.telemetry import Telemetry
 from sales import dead_letters
 from sales.rejections import Rejection
 from sales.streams import Stream, Writer, format_position
@@ -68,6 +69,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
         poll_records: int,
         dead_letter_share: float,
         stopping: Callable[[], bool],
+        telemetry: Telemetry,
     ) -> None:
         """Connects nothing yet.
 
@@ -81,6 +83,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             poll_records: messages decoded in one piece.
             dead_letter_share: the share at which the slot stops with an error.
             stopping: asked before each run; True ends the source in order.
+            telemetry: is told of each run.
         """
         self._stream = stream
         self._slots = slots
@@ -91,6 +94,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
         self._poll_records = poll_records
         self._dead_letter_share = dead_letter_share
         self._stopping = stopping
+        self._telemetry = telemetry
 
     def list_parts(self) -> list[str]:
         """Every slot can be read from here."""
@@ -104,6 +108,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
         mine = self._stream.partitions()[index :: self._slots]
         after: Positions = {**dict.fromkeys(mine), **resumed}
         return Slot(
+            name=for_part,
             stream=self._stream,
             after=after,
             mine=slice(index, None, self._slots),
@@ -114,6 +119,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             poll_records=self._poll_records,
             watch=DeadLetterWatch(self._dead_letter_share),
             stopping=self._stopping,
+            telemetry=self._telemetry,
         )
 
 
@@ -152,6 +158,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
     def __init__(
         self,
         *,
+        name: str,
         stream: Stream,
         after: Positions,
         mine: slice,
@@ -162,7 +169,9 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         poll_records: int,
         watch: DeadLetterWatch,
         stopping: Callable[[], bool],
+        telemetry: Telemetry,
     ) -> None:
+        self._name = name
         self._stream_id = stream.id
         self._digits = stream.position_digits
         self._after = after
@@ -175,6 +184,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self._poll_records = poll_records
         self._watch = watch
         self._stopping = stopping
+        self._telemetry = telemetry
         self._idle = False
         self._heartbeat_at = 0.0
         self._look_at = time.monotonic() + PARTITIONS_SECONDS
@@ -189,6 +199,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         """
         if self._stopping():
             raise StopIteration
+        self._telemetry.turn()
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + PARTITIONS_SECONDS
@@ -209,6 +220,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
     def snapshot(self) -> SlotState:
         """Where to resume; before it returns, identities and dead letters up to there are durable."""
         durable = self._dedup.sync()
+        self._telemetry.remembers(self._name, self._dedup.resident_bytes())
         self._dead_letters.flush(FLUSH_SECONDS)
         return dict(self._after), durable
 
@@ -252,6 +264,12 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         for _, rejection in rejected:
             name = f"dead_letters:{rejection.reason}"
             counts[name] = counts.get(name, 0) + 1
+        self._telemetry.took(
+            counts,
+            messages=sum(map(len, runs)),
+            scanned=decoded.scanned,
+            broker_time=max((int(run.broker_times[-1]) for run in runs), default=None),
+        )
         self._after.update((run.partition, int(run.positions[-1])) for run in runs)
         lags = self._reader.lag()
         partial.lags.update((f"{self._stream_id}/{name}", lags.get(name)) for name in self._after)

@@ -1,0 +1,82 @@
+"""Metrics and health over HTTP: ``/metrics`` for Prometheus, ``/live`` and ``/ready`` for whoever restarts and routes.
+
+``/live`` answers 200 while the service works or waits in order: when it says 503, only a restart helps. ``/ready``
+answers 200 while what the service gives is fresh. Both say in a line why not.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 2.0
+REQUEST_SECONDS = 10.0
+"""How long a client may take to say what it wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Two questions; an answer is None, or what is wrong. Asked from threads of the server."""
+
+    live: Callable[[], str | None]
+    ready: Callable[[], str | None]
+
+
+@contextmanager
+def served(host: str, port: int, registry: CollectorRegistry, health: Health) -> Iterator[int]:
+    """Serves until the block ends, in threads of its own; gives the port (any free one for 0).
+
+    Raises:
+        OSError: the address can't be used.
+    """
+    server = make_server(host, port, _application(registry, health), server_class=_Server, handler_class=_Handler)
+    thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
+    thread.start()
+    log.info("metrics and health at http://%s:%d: /metrics /live /ready", host, server.server_port)
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(CLOSE_SECONDS)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: a line for every scrape would hide everything else."""
+
+
+def _application(registry: CollectorRegistry, health: Health) -> Callable[..., Iterable[bytes]]:
+    metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
+    answers = {"/live": health.live, "/ready": health.ready}
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return metrics(environ, start_response)
+        answer = answers.get(path)
+        if answer is None:
+            return _say(start_response, "404 Not Found", "there are /metrics, /live and /ready")
+        wrong = answer()
+        return _say(start_response, "503 Service Unavailable" if wrong else "200 OK", wrong or "ok")
+
+    return application
+
+
+def _say(start_response: Any, status: str, text: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]

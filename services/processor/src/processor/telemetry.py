@@ -1,0 +1,137 @@
+"""What the processor tells of itself: its metrics, each once, and whether it is alive and ready."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from processor.numbers import Standing
+from sales.telemetry import Health
+
+LIVE_SECONDS = 60.0
+"""Without a turn of the engine for so long the processor is stuck: it takes turns while idle, and says so while it
+waits for something that is away."""
+
+READY_SECONDS = 30.0
+"""What the board shows may be so much older than what the stream holds."""
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Telemetry:
+    """Metrics of one processor. The engine's thread writes; the server's threads read."""
+
+    def __init__(self, now: Callable[[], float] = time.time, ticking: Callable[[], float] = time.monotonic) -> None:
+        """All at nothing.
+
+        Args:
+            now: seconds since 1970.
+            ticking: seconds of a clock that never goes back.
+        """
+        self._now = now
+        self._ticking = ticking
+        self._turned = ticking()
+        self._published: float | None = None
+        self._broker_time = 0.0
+        self._behind = False
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"tillstream_processor_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"tillstream_processor_{name}", text, labels, registry=self.registry)
+
+        def seconds(name: str, text: str) -> Histogram:
+            return Histogram(f"tillstream_processor_{name}_seconds", text, buckets=_SECONDS, registry=self.registry)
+
+        self._messages = counter("messages", "Messages decoded, by tier: compiled or plain.", "tier")
+        self._events = counter("events", "What messages were: accepted, duplicate or dead_letter.", "outcome")
+        self._dead_letters = counter("dead_letters", "Dead letters, by reason.", "reason")
+        self._late = gauge("late_events", "Events that came after their minute was closed, since the state began.")
+        self._lag = gauge("lag_messages", "Messages not yet read; NaN where the wire does not count them.")
+        self._lag_seconds = gauge("lag_seconds", "Age, by broker time, of the last message that was read.")
+        self._as_of = gauge("as_of_timestamp_seconds", "The time that the numbers speak of.")
+        self._newest = gauge("max_event_timestamp_seconds", "The latest event time that was accepted.")
+        self._freshness = gauge("freshness_seconds", "Since the board was last written.")
+        self._products = gauge("products", "Products in the longest window.")
+        self._identities = gauge("identities_memory_bytes", "Memory of the tables that find duplicates.", "slot")
+        self._publish = seconds("publish", "Time to write one tick to the board.")
+        self._snapshot = seconds("snapshot", "Time to make the numbers' state durable, while nothing else is done.")
+        self._snapshot_bytes = counter("snapshot_bytes", "Bytes of the numbers' state written.")
+        self._lag_seconds.set_function(self._seconds_behind)
+        self._freshness.set_function(self._since_published)
+
+    def turn(self) -> None:
+        """The engine works, or waits in order."""
+        self._turned = self._ticking()
+
+    def took(self, counts: Mapping[str, int], *, messages: int, scanned: int, broker_time: int | None) -> None:
+        """Some messages were decoded and judged.
+
+        Args:
+            counts: as in a partial sum.
+            messages: how many.
+            scanned: how many of them the compiled tier took.
+            broker_time: of the last one, ms since 1970.
+        """
+        self._messages.labels("compiled").inc(scanned)
+        self._messages.labels("plain").inc(messages - scanned)
+        for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("dead_letter", "dead_letters")):
+            self._events.labels(outcome).inc(counts[name])
+        for name, count in counts.items():
+            if name.startswith("dead_letters:"):
+                self._dead_letters.labels(name.removeprefix("dead_letters:")).inc(count)
+        if broker_time is not None:
+            self._broker_time = broker_time / 1000
+
+    def stands(self, standing: Standing) -> None:
+        """Where the numbers stand at a tick."""
+        self._as_of.set(standing.as_of / 1000)
+        self._newest.set(standing.newest / 1000)
+        self._late.set(standing.late)
+        self._lag.set(float("nan") if standing.lag is None else standing.lag)
+        self._products.set(standing.products)
+        self._behind = standing.lag != 0
+
+    def remembers(self, slot: str, size: int) -> None:
+        """What the identities of one source slot have in memory, bytes."""
+        self._identities.labels(slot).set(size)
+
+    def published(self, seconds: float) -> None:
+        """A tick is on the board."""
+        self._published = self._ticking()
+        self._publish.observe(seconds)
+
+    def saved(self, seconds: float, size: int) -> None:
+        """The numbers' state is durable, with so many bytes more."""
+        self._snapshot.observe(seconds)
+        self._snapshot_bytes.inc(size)
+
+    def health(self) -> Health:
+        """Whether a restart would help, and whether the board is fresh."""
+        return Health(live=self._not_live, ready=self._not_ready)
+
+    def _not_live(self) -> str | None:
+        still = self._ticking() - self._turned
+        return f"the engine has not taken a turn for {still:.0f} s" if still > LIVE_SECONDS else None
+
+    def _not_ready(self) -> str | None:
+        since = self._since_published()
+        if since == float("inf"):
+            return "nothing is on the board yet"
+        if since > READY_SECONDS:
+            return f"the board was last written {since:.0f} s ago"
+        behind = self._seconds_behind()
+        if behind > READY_SECONDS:
+            return f"the board is {behind:.0f} s behind the stream"
+        return None
+
+    def _since_published(self) -> float:
+        return float("inf") if self._published is None else self._ticking() - self._published
+
+    def _seconds_behind(self) -> float:
+        """0 at the stream's end: what was read last may be old when nobody buys."""
+        if not self._behind or not self._broker_time:
+            return 0.0
+        return max(0.0, self._now() - self._broker_time)

@@ -1,0 +1,112 @@
+"""What the processor tells of itself over HTTP: every number where it belongs, and health that means something."""
+
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from processor.numbers import Standing
+from processor.telemetry import Telemetry
+from sales.telemetry import served
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+NOON = 1_795_176_000_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def standing(*, lag: int | None = 0) -> Standing:
+    return Standing(as_of=NOON, newest=NOON - 1500, late=3, lag=lag, products=42)
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # our own
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.read().decode()
+
+
+def test_what_was_noted_is_scraped() -> None:
+    telemetry = Telemetry()
+    counts = {"accepted": 7, "duplicates": 2, "dead_letters": 1, "dead_letters:json": 1}
+    telemetry.took(counts, messages=10, scanned=8, broker_time=NOON)
+    telemetry.stands(standing(lag=5))
+    telemetry.saved(0.004, 1234)
+    telemetry.remembers("slot-0", 4096)
+    with served("127.0.0.1", 0, telemetry.registry, telemetry.health()) as port:
+        status, text = get(port, "/metrics")
+    assert status == 200
+    for line in (
+        'tillstream_processor_messages_total{tier="compiled"} 8.0',
+        'tillstream_processor_messages_total{tier="plain"} 2.0',
+        'tillstream_processor_events_total{outcome="duplicate"} 2.0',
+        'tillstream_processor_dead_letters_total{reason="json"} 1.0',
+        "tillstream_processor_lag_messages 5.0",
+        "tillstream_processor_late_events 3.0",
+        "tillstream_processor_products 42.0",
+        "tillstream_processor_as_of_timestamp_seconds 1.795176e+09",
+        "tillstream_processor_snapshot_bytes_total 1234.0",
+        'tillstream_processor_identities_memory_bytes{slot="slot-0"} 4096.0',
+    ):
+        assert line in text.splitlines()
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = {
+        family.name + ("_total" if family.type == "counter" else "") for family in Telemetry().registry.collect()
+    }
+    documented = set(re.findall(r"^\| `(tillstream_processor_\w+)` \|", OPERATIONS.read_text(), re.MULTILINE))
+    assert documented == metrics
+
+
+def test_a_processor_is_ready_when_the_board_is_fresh_and_not_far_behind() -> None:
+    wall, clock = Clock(), Clock()
+    wall.seconds = NOON / 1000
+    telemetry = Telemetry(now=wall, ticking=clock)
+    ready = telemetry.health().ready
+    assert ready() == "nothing is on the board yet"
+    telemetry.published(0.01)
+    assert ready() is None
+    counts = {"accepted": 1, "duplicates": 0, "dead_letters": 0}
+    telemetry.took(counts, messages=1, scanned=1, broker_time=NOON - 60_000)
+    telemetry.stands(standing(lag=9))
+    assert ready() == "the board is 60 s behind the stream"
+    telemetry.stands(standing(lag=0))
+    assert ready() is None  # the last message may be old when nobody buys
+    clock.seconds += 31
+    assert ready() == "the board was last written 31 s ago"
+
+
+def test_a_processor_is_alive_while_the_engine_takes_turns() -> None:
+    clock = Clock()
+    telemetry = Telemetry(ticking=clock)
+    live = telemetry.health().live
+    clock.seconds += 59
+    assert live() is None
+    clock.seconds += 2
+    assert live() == "the engine has not taken a turn for 61 s"
+    telemetry.turn()
+    assert live() is None
+
+
+@pytest.mark.parametrize("path", ["/live", "/ready", "/nothing"])
+def test_an_answer_is_a_status_and_a_line(path: str) -> None:
+    telemetry = Telemetry()
+    with served("127.0.0.1", 0, telemetry.registry, telemetry.health()) as port:
+        assert (
+            get(port, path)
+            == {
+                "/live": (200, "ok\n"),
+                "/ready": (503, "nothing is on the board yet\n"),
+                "/nothing": (404, "there are /metrics, /live and /ready\n"),
+            }[path]
+        )
