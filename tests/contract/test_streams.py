@@ -154,6 +154,8 @@ class Unpacking:
 
     def __init__(self, reader: PackedReader) -> None:
         self._reader = reader
+        self.partitions = reader.partitions
+        self.add = reader.add
         self.lag = reader.lag
         self.partitions = reader.partitions
         self.add = reader.add

@@ -56,6 +56,9 @@ SETTLE_SECONDS = 30.0
 
 HOUR_MS = 3_600_000
 
+COMPILED = ("cramjam", "crc32c", "numba")
+"""What reading whole batches needs."""
+
 T = TypeVar("T")
 
 
@@ -317,8 +320,9 @@ class KafkaStream:
         )
 
     def packed_reader(self, after: Mapping[str, int | None]) -> PackedReader:
-        """A reader of whole batches, whichever client is set; without numba, what ``reader`` gives, packed."""
-        if find_spec("numba") is None:
+        """A reader of whole batches, whichever client is set; what ``reader`` gives, packed, where the package's extra
+        ``compiled`` is not installed."""
+        if not all(map(find_spec, COMPILED)):
             return Packing(self.reader(after))
         from sales.streams.kafka_batches import BatchesReader  # noqa: PLC0415 (numba takes a second, and 100 MB)
 

@@ -9,30 +9,64 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.record import MemoryRecords
 
 from sales.streams import StreamError
 from sales.streams.kafka_python import Fetching
-from sales.streams.kafka_records import Batch, batches_of, unpack
+from sales.streams.kafka_records import Batch, Memory, batches_of, unpack
 from sales.streams.packed import Packed
 
-ANSWER_BYTES = 16 * 1024 * 1024
+ANSWER_BYTES = 4 * 1024 * 1024
 """What one broker may send at once, or one batch that is larger. A reader holds at most two answers of each broker, as
 they were sent (compressed): one that it hands out, and one that is on its way meanwhile; and of one run per partition
 what was too much for the last ``poll``."""
 
-PARTITION_BYTES = 2 * 1024 * 1024
+PARTITION_BYTES = 1024 * 1024
 """What of an answer may be of one partition, so that a busy one leaves room for the others."""
 
-RUN_RECORDS = 4_096
-"""A run takes in batches until it has so many: what is done once for a run weighs little then, and its memory is still
-small enough to be used again. Of 16,000 orders it comes anew from the system, which costs more than decompressing."""
+RECEIVE_BYTES = 256 * 1024
+"""What is taken from a socket at once; the client's own 4 KB cost a call of the system for a dozen orders."""
 
-RUN_BYTES = 1024 * 1024
+RUN_RECORDS = 4_096
+"""A run takes in batches until it has so many: what is done once for a run weighs little then."""
+
+RUN_BYTES = 2 * 1024 * 1024
 """A run takes in no further batch when it has so many, compressed: large records make short runs."""
 
 LARGEST_RUN = 16_384
 """A batch with more records is handed out in pieces."""
+
+
+def _client(**config: Any) -> KafkaNetClient:
+    net = NetworkSelector(**config)
+    return KafkaNetClient(net=net, manager=_Connections(net, **config), **config)
+
+
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # the client ships no types
+    """The client's connections, but they receive much at once."""
+
+    async def _build_transport(self, *args: Any, **options: Any) -> Any:
+        transport = await super()._build_transport(*args, **options)
+        transport._sock = _WideSocket(transport._sock)
+        return transport
+
+
+class _WideSocket:
+    """A socket that hands out as much as there is, whatever it is asked for."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def recv(self, _: int) -> bytes:
+        """What has come, RECEIVE_BYTES at most."""
+        received: bytes = self._socket.recv(RECEIVE_BYTES)
+        return received
 
 
 class BatchesReader(Fetching):
@@ -42,6 +76,7 @@ class BatchesReader(Fetching):
         "fetch_max_bytes": ANSWER_BYTES,
         "max_partition_fetch_bytes": PARTITION_BYTES,
         "metrics_enabled": False,
+        "kafka_client": _client,
     }
 
     def __init__(
@@ -57,6 +92,7 @@ class BatchesReader(Fetching):
         """of runs that were larger than what was asked for; the partition is in ``_waiting`` too"""
         self._fetched: dict[int, int] = {}
         """offsets behind what came, records or not"""
+        self._memory = Memory()
         self._failure: StreamError | None = None
         super().__init__(config, topic, starts, tell=tell, starts_of=starts_of)
         self._consumer._fetcher.PartitionRecords = self._answer
@@ -98,12 +134,12 @@ class BatchesReader(Fetching):
         if run is None:
             taken = _batches_of_a_run(batches, room)
             try:
-                run = unpack(str(number), batches[:taken], self._next[number])
+                run = unpack(str(number), batches[:taken], self._next[number], self._memory)
             except StreamError as fault:
                 raise StreamError(f"{self._topic}/{number}: {fault}") from fault
             batches = batches[taken:]
         if len(run) > room:
-            run, self._rests[number] = _cut(run, room)
+            run, self._rests[number] = run.cut(room)
         if batches or number in self._rests:
             self._waiting[number] = batches  # at the back, so that a busy partition starves none
         return run
@@ -114,24 +150,6 @@ class BatchesReader(Fetching):
             if number not in self._waiting:
                 self._next[number] = offset
         return super().lag()
-
-
-def _cut(run: Packed, at: int) -> tuple[Packed, Packed]:
-    """In two, the first with ``at`` records; both look into the same data."""
-
-    def part(which: slice) -> Packed:
-        return Packed(
-            run.partition,
-            run.data,
-            run.key_starts[which],
-            run.key_ends[which],
-            run.value_starts[which],
-            run.value_ends[which],
-            run.positions[which],
-            run.broker_times[which],
-        )
-
-    return part(slice(at)), part(slice(at, None))
 
 
 def _batches_of_a_run(batches: Sequence[Batch], room: int) -> int:

@@ -6,16 +6,17 @@ length against the end of its batch: whatever the bytes are, nothing outside is 
 """
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from weakref import finalize
 
+import cramjam
 import numpy as np
+import numpy.typing as npt
 from crc32c import crc32c
-from kafka import codec as codecs
-from numba import njit
 
-from sales.compiled import byte_at, put_long, signed
+from sales.compiled import byte_at, compiled, put_long, signed
 from sales.streams import StreamError
 from sales.streams.packed import PADDING, Packed
 
@@ -38,14 +39,37 @@ _SMALLEST_RECORD = 7
 _CONTROL_KEY = struct.Struct(">hh")
 """version, type; a type of 0 ends a transaction that was aborted"""
 
-_CODECS: dict[int, tuple[str, Callable[[], bool], Callable[[bytes], bytes]]] = {
-    1: ("gzip", codecs.has_gzip, codecs.gzip_decode),
-    2: ("snappy", codecs.has_snappy, codecs.snappy_decode),
-    3: ("lz4", codecs.has_lz4, codecs.lz4_decode),
-    4: ("zstd", codecs.has_zstd, codecs.zstd_decode),
-}
+_XERIAL = b"\x82SNAPPY\0"
+"""What Java's snappy begins with: 8 bytes more of versions, and blocks, each behind its length."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+BUFFER_BYTES = 8 * 1024 * 1024
+"""Room for a run; of a fresh one, only what is written to takes memory."""
+
+BUFFERS = 8
+"""So many are kept that nobody looks into."""
+
+LARGEST_BYTES = 128 * 1024 * 1024
+"""No run has more, whatever its batches claim to hold: a few bytes could be decompressed to gigabytes."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Memory:
+    """Buffers that are used again when nobody looks into them any more: fresh ones come from the system page by page,
+    which costs more than decompressing into them."""
+
+    def __init__(self) -> None:
+        self._free: deque[Bytes] = deque(maxlen=BUFFERS)
+
+    def take(self, size: int = 0) -> Bytes:
+        """At least ``size`` bytes, until the array and every view of it are gone."""
+        if size > BUFFER_BYTES:
+            return np.empty(size, dtype=np.uint8)
+        owner = self._free.pop() if self._free else np.empty(BUFFER_BYTES, dtype=np.uint8)
+        # Views of this array hold it, as it is no view of another one to numpy; a view of `owner` would not be held.
+        lent = np.frombuffer(owner.data, dtype=np.uint8)
+        finalize(lent, self._free.append, owner).atexit = False
+        return lent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +107,7 @@ class Batch:
         """
         if not self.is_control:
             return False
-        key = unpack("", [self], self.base_offset).key(0)
+        key = unpack("", [self], self.base_offset, Memory()).key(0)
         if key is None or len(key) < _CONTROL_KEY.size:
             raise _corrupt(self.base_offset, "the end of a transaction has no type")
         _, kind = _CONTROL_KEY.unpack_from(key)
@@ -148,19 +172,17 @@ def _batch(whole: memoryview) -> Batch:
     )
 
 
-def unpack(partition: str, batches: Sequence[Batch], start: int) -> Packed:
+def unpack(partition: str, batches: Sequence[Batch], start: int, memory: Memory) -> Packed:
     """The records of consecutive batches from offset ``start`` on: compressed batches may begin before it.
 
     Raises:
-        StreamError: a batch is not what it should be, or is compressed with what is not installed.
+        StreamError: a batch is not what it should be.
     """
-    plain = [_decompressed(batch) for batch in batches]
-    data = np.frombuffer(b"".join([*plain, bytes(PADDING)]), dtype=np.uint8)
+    data, ends = _decompressed(batches, memory)
     columns = np.empty((6, sum(batch.count for batch in batches)), dtype=np.int64)
     data_address, column_address, stride = data.ctypes.data, columns.ctypes.data, columns.strides[0]
     rows = begin = 0
-    for batch, records in zip(batches, plain, strict=True):
-        end = begin + len(records)
+    for batch, end in zip(batches, ends, strict=True):
         rows = take_apart(
             data_address,
             begin,
@@ -179,38 +201,73 @@ def unpack(partition: str, batches: Sequence[Batch], start: int) -> Packed:
             raise _corrupt(batch.base_offset, "its records don't fit into it")
         begin = end
     key_starts, key_ends, value_starts, value_ends, offsets, times = columns[:, :rows]
-    return Packed(partition, data, key_starts, key_ends, value_starts, value_ends, offsets, times)
+    return Packed(partition, data[: begin + PADDING], key_starts, key_ends, value_starts, value_ends, offsets, times)
 
 
-def _decompressed(batch: Batch) -> bytes | memoryview:
-    number = batch.attributes & _CODEC_BITS
-    records: bytes | memoryview = batch.records
-    if number:
-        name, there, decode = _CODECS.get(number, (f"codec {number}", lambda: False, bytes))
-        if not there():
-            raise StreamError(
-                f"records at offset {batch.base_offset} are compressed with {name}, which is not installed"
-            )
-        try:
-            records = decode(batch.records.tobytes())
-        except Exception as fault:  # each codec has errors of its own
-            raise _corrupt(batch.base_offset, f"{name}: {fault}") from fault
-    if batch.count * _SMALLEST_RECORD > len(records):
-        raise _corrupt(batch.base_offset, f"{batch.count} records in {len(records)} bytes")
-    return records
+def _decompressed(batches: Sequence[Batch], memory: Memory) -> tuple[Bytes, list[int]]:
+    """The batches' records one behind the other, PADDING bytes more, and where each batch ends."""
+    data = memory.take()
+    ends: list[int] = []
+    begin = 0
+    for batch in batches:
+        while (size := _decompress(batch, data.data[begin:-PADDING])) is None:
+            if len(data) >= LARGEST_BYTES:
+                raise _corrupt(batch.base_offset, f"it can't be decompressed, or to more than {LARGEST_BYTES} bytes")
+            larger = memory.take(2 * len(data))
+            larger[:begin] = data[:begin]
+            data = larger
+        if batch.count * _SMALLEST_RECORD > size:
+            raise _corrupt(batch.base_offset, f"{batch.count} records in {size} bytes")
+        begin += size
+        ends.append(begin)
+    return data, ends
+
+
+def _decompress(batch: Batch, room: memoryview) -> int | None:
+    """Writes a batch's records and returns their size; None if there is not enough room, or they are corrupt."""
+    codec = batch.attributes & _CODEC_BITS
+    if codec not in _CODECS:
+        raise _corrupt(batch.base_offset, f"there is no codec {codec}")
+    try:
+        return _CODECS[codec](batch.records, room)
+    except (cramjam.DecompressionError, struct.error):
+        return None
+
+
+def _copy(records: memoryview, room: memoryview) -> int | None:
+    size = len(records)
+    if size > len(room):
+        return None
+    room[:size] = records
+    return size
+
+
+def _snappy(records: memoryview, room: memoryview) -> int:
+    if records[: len(_XERIAL)] != _XERIAL:
+        return int(cramjam.snappy.decompress_raw_into(records, room))
+    at, size = 16, 0
+    while at < len(records):
+        (length,) = struct.unpack_from(">I", records, at)
+        at += 4
+        size += cramjam.snappy.decompress_raw_into(records[at : at + length], room[size:])
+        at += length
+    return size
+
+
+_CODECS: dict[int, Callable[[memoryview, memoryview], int | None]] = {
+    0: _copy,
+    1: cramjam.gzip.decompress_into,
+    2: _snappy,
+    3: cramjam.lz4.decompress_into,
+    4: cramjam.zstd.decompress_into,
+}
 
 
 def _corrupt(base_offset: int, why: str) -> StreamError:
     return StreamError(f"the batch at offset {base_offset} is corrupt: {why}")
 
 
-def _compiled(signature: str) -> Callable[[F], F]:
-    """Compiled when this is imported, or taken from the cache on disk: no call has to wait for it."""
-    decorate: Callable[[F], F] = njit(signature, cache=True)
-    return decorate
-
-
-@_compiled("UniTuple(int64, 2)(int64, int64)")
+@compiled("UniTuple(int64, 2)(int64, int64)")
 def _number(place: int, end: int) -> tuple[int, int]:
     """A number of variable length and the place behind it; past ``end`` if it does not end there."""
     bits, shift = np.uint64(0), np.uint64(0)
@@ -224,7 +281,7 @@ def _number(place: int, end: int) -> tuple[int, int]:
     return 0, end + 1
 
 
-@_compiled("UniTuple(int64, 2)(int64, int64)")
+@compiled("UniTuple(int64, 2)(int64, int64)")
 def _bytes(place: int, end: int) -> tuple[int, int]:
     """Where the bytes behind a length begin (-1: there are none, not even empty ones) and the place behind them; past
     ``end`` if they don't end there."""
@@ -234,7 +291,7 @@ def _bytes(place: int, end: int) -> tuple[int, int]:
     return (place, place + length) if length >= 0 else (-1, place)
 
 
-@_compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
+@compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
 def take_apart(
     data: int,
     begin: int,

@@ -44,6 +44,22 @@ class Packed:
         """The value of one record."""
         return self.data[self.value_starts[row] : self.value_ends[row]].tobytes()
 
+    def cut(self, at: int) -> "tuple[Packed, Packed]":
+        """In two, the first with ``at`` records; both look into the same data."""
+        return self._part(slice(at)), self._part(slice(at, None))
+
+    def _part(self, which: slice) -> "Packed":
+        return Packed(
+            self.partition,
+            self.data,
+            self.key_starts[which],
+            self.key_ends[which],
+            self.value_starts[which],
+            self.value_ends[which],
+            self.positions[which],
+            self.broker_times[which],
+        )
+
 
 class PackedReader(Protocol):
     """A `Reader` that packs: the same promises, the same errors."""
@@ -57,8 +73,8 @@ class PackedReader(Protocol):
         ...
 
     def poll(self, max_records: int, timeout: float) -> list[Packed]:
-        """The next records, about ``max_records`` in all (a reader may give what it has already taken apart), at most
-        one run a partition; empty when none came in ``timeout`` seconds (0: don't wait)."""
+        """The next records, at most ``max_records`` in all, at most one run a partition; empty when none came in
+        ``timeout`` seconds (0: don't wait)."""
         ...
 
     def lag(self) -> dict[str, int]:
