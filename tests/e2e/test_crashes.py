@@ -10,15 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import duckdb
 import pytest
 
 from sales import dead_letters
-from sales.orders import decode
 from sales.streams import format_position
-from sales.times import format_time
+from support.orders import read, time_ms
 from support.services import OpenPipeline, Pipeline
 from tillstream.stored import Store
 
@@ -59,16 +59,16 @@ Place = tuple[str, str]
 class Sent:
     """What is in the orders stream."""
 
-    orders: dict[Place, tuple[str, str, int, int]] = field(default_factory=dict)
-    """well-formed events: order id, event time, lines, net (negative for returns)"""
+    orders: dict[Place, tuple[str, int, int, int]] = field(default_factory=dict)
+    """well-formed events: order id, event time (ms), lines, net (minor units, negative for returns)"""
     refused: dict[Place, str] = field(default_factory=dict)
     """reason"""
 
-    def standing(self) -> dict[tuple[str, str], Place]:
+    def standing(self) -> dict[tuple[str, int], Place]:
         """Identity to the lowest position that carries it."""
-        standing: dict[tuple[str, str], Place] = {}
-        for place, (order_id, event_time, *_) in self.orders.items():
-            standing[order_id, event_time] = min(place, standing.get((order_id, event_time), place))
+        standing: dict[tuple[str, int], Place] = {}
+        for place, (order_id, event_ms, *_) in self.orders.items():
+            standing[order_id, event_ms] = min(place, standing.get((order_id, event_ms), place))
         return standing
 
     def first_of_each_id(self) -> dict[str, Place]:
@@ -132,20 +132,15 @@ def _extents(pipeline: Pipeline) -> int:
 
 def _sent(pipeline: Pipeline) -> Sent:
     sent = Sent()
-    rules, digits = pipeline.settings.rules(), pipeline.orders.position_digits
     for chunk in pipeline.sent():
-        decoded = decode(rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
-        batch = decoded.accepted
-        lines = Counter(batch.line_order.tolist())
-        net = Counter[int]()
-        for row, amount in zip(batch.line_order.tolist(), batch.net().tolist(), strict=True):
-            net[row] += -amount if batch.is_return[row] else amount
-        for row, position in enumerate(batch.positions):
-            event_time = format_time(int(batch.event_times[row]))
-            place = (chunk.partition, format_position(position, digits))
-            sent.orders[place] = (batch.order_ids[row], event_time, lines[row], net[row])
-        for rejection in decoded.rejected:
-            sent.refused[chunk.partition, format_position(rejection.position, digits)] = rejection.reason
+        messages = zip(chunk.keys, chunk.values, chunk.positions, chunk.broker_times, strict=True)
+        for key, value, position, broker_ms in messages:
+            place = (chunk.partition, format_position(position, pipeline.orders.position_digits))
+            order = read(key, value, broker_ms, pipeline.settings.currency)
+            if isinstance(order, str):
+                sent.refused[place] = order
+            else:
+                sent.orders[place] = (order.order_id, order.event_ms, len(order.document["lines"]), order.net)
     return sent
 
 
@@ -173,7 +168,7 @@ def test_s3_holds_every_event_once(crashed: Callable[[str], tuple[Pipeline, Sent
             {"files": pipeline.download("orders/")},
         ).fetchall()
     stored = {
-        (partition, position): (order_id, format_time(event_ms), lines, net)
+        (partition, position): (order_id, event_ms, lines, net)
         for partition, position, order_id, event_ms, lines, net in rows
     }
     assert stored == sent.orders
@@ -184,7 +179,7 @@ def test_s3_holds_every_event_once(crashed: Callable[[str], tuple[Pipeline, Sent
 def test_dynamodb_holds_what_s3_holds(crashed: Callable[[str], tuple[Pipeline, Sent]], wire: str) -> None:
     pipeline, sent = crashed(wire)
     expected = {
-        order_id: (place, sent.orders[place][1], sent.orders[place][3])
+        order_id: (place, sent.orders[place][1], Decimal(sent.orders[place][3]))
         for order_id, place in sent.first_of_each_id().items()
     }
 
@@ -193,8 +188,8 @@ def test_dynamodb_holds_what_s3_holds(crashed: Callable[[str], tuple[Pipeline, S
         return {
             item["order_id"]: (
                 (item["partition"], item["position"]),
-                item["event_time"],
-                round(float(item["net"]) * 100),
+                time_ms(item["event_time"]),
+                Decimal(item["net"]) * 100,
             )
             for item in items
         }

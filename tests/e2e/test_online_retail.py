@@ -9,6 +9,7 @@ can take in that time, and its orders are no less there later.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_s3_holds_every_order_once_and_verify_agrees(play: Callable[[str], Playe
 def test_dynamodb_holds_every_order_once(play: Callable[[str], Played], retail: Retail, year: Year, wire: str) -> None:
     pipeline = play(wire).pipeline
     truth = {
-        order_id: (type_, format_time(event_ms), net)
+        order_id: (type_, format_time(event_ms), Decimal(net))
         for order_id, type_, event_ms, net in retail.ask(
             "SELECT order_id, any_value(type), any_value(event_ms), sum(net)::BIGINT FROM lines GROUP BY order_id"
         )
@@ -193,7 +194,7 @@ def test_dynamodb_holds_every_order_once(play: Callable[[str], Played], retail: 
     pipeline.await_items([order.order_id for order in year.orders[-2000:]], STORED_SECONDS)
     pipeline.stop("sink")
     items = pipeline.items(["order_id", "type", "event_time", "net"])
-    found = {item["order_id"]: (item["type"], item["event_time"], round(float(item["net"]) * 100)) for item in items}
+    found = {item["order_id"]: (item["type"], item["event_time"], Decimal(item["net"]) * 100) for item in items}
     assert len(items) == len(truth)
     assert found == truth
 

@@ -16,11 +16,9 @@ from generator.manifest import ACCEPTED_KINDS, Kind, Parcel, Tally
 from generator.pacing import Slice
 from generator.synthetic import SyntheticShop
 from sales.countries import REGION_OF
-from sales.orders import decode
-from sales.rules import Rules
 from sales.times import parse_time
+from support.orders import read
 
-RULES = Rules(currency="USD", countries=REGION_OF.keys())
 START = parse_time("2026-11-20T08:00:00Z")
 EVERYTHING = Mix(
     late=0.1, out_of_order=0.1, duplicates=0.1, conflicts=0.1, malformed=0.2, future=0.05, unknown_currency=0.05
@@ -68,17 +66,17 @@ class Recount:
 
 def recount(parcel: Parcel) -> Recount:
     count = Recount()
-    broker_times = [START + 60_000] * len(parcel.keys)
-    decoded = decode(RULES, parcel.keys, parcel.values, range(len(parcel.keys)), broker_times)
-    count.dead_letters.update(rejection.reason for rejection in decoded.rejected)
-    contents: dict[tuple[bytes, int], bytes] = {}
-    batch = decoded.accepted
-    for position, time, content in zip(batch.positions, batch.event_times.tolist(), batch.contents, strict=True):
-        identity = (parcel.keys[position], time)
+    contents: dict[tuple[bytes, int], Any] = {}
+    for key, value in zip(parcel.keys, parcel.values, strict=True):
+        order = read(key, value, START + 60_000, "USD")
+        if isinstance(order, str):
+            count.dead_letters[order] += 1
+            continue
+        identity = (key, order.event_ms)
         if identity not in contents:
-            contents[identity] = content
-            count.accepted[identity] = json.loads(parcel.values[position])
-        elif contents[identity] == content:
+            contents[identity] = order.content
+            count.accepted[identity] = order.document
+        elif contents[identity] == order.content:
             count.duplicates += 1
         else:
             count.dead_letters["conflict"] += 1
