@@ -16,10 +16,10 @@ from sales.rejections import Rejection
 from sales.settings import AwsSettings
 from sales.streams import Stream, Wire
 from sales.streams.connect import connect
+from sink import aws
 from support import world as small
 from support.world import Event, Item, World, a_world
 from tillstream.setup import SetupSettings, create_all
-from tillstream.stored import aws_client
 from tillstream.trace import Trace, TraceSettings, trace, trace_order
 
 
@@ -46,7 +46,7 @@ class Place:
         self.send(self.settings.orders_stream, *messages)
 
     def store(self, world: World) -> None:
-        small.store(world, aws_client("s3", self.settings), self.settings.s3_bucket)
+        small.store(world, aws.client("s3", self.settings, connections=1), self.settings.s3_bucket)
         small.publish(world, self.redis)
 
     def put_item(self, event: Event) -> None:
@@ -57,7 +57,7 @@ class Place:
             "category": event.items[0].category,
             "position": small.position_text(event.position),
         }
-        aws_client("dynamodb", self.settings).put_item(
+        aws.client("dynamodb", self.settings, connections=1).put_item(
             TableName=self.settings.sales_table, Item={name: {"S": text} for name, text in item.items()}
         )
 
@@ -170,7 +170,7 @@ def test_a_stored_object_that_was_cut_short_does_not_hide_the_others(open_place:
     place = open_place()
     place.store(World([Event("o-1", position=100), Event("o-2", 101)], applied={"0": 101}, cuts={"0": [100, 101]}))
     cut = f"orders/dt=2026-11-20/hour=07/{small.STREAM}+0+{small.position_text(101)}.parquet"
-    aws_client("s3", place.settings).put_object(Bucket=place.settings.s3_bucket, Key=cut, Body=b"PAR1")
+    aws.client("s3", place.settings, connections=1).put_object(Bucket=place.settings.s3_bucket, Key=cut, Body=b"PAR1")
     found = place.trace("o-1")
     assert [sighting.verdict for sighting in found.sightings] == ["accepted"]
     assert f"but not {cut}, which can't be read" in found.searched
@@ -185,7 +185,7 @@ def test_a_partition_that_is_stored_up_to_its_first_message_is_not_read_again(op
     extent = {"stream": stream.id, "partition": partition, "after": None, "end": small.position_text(0)}
     counts = {"read": 1, "stored": 1, "rejected": 0, "objects": []}
     marker = f"_extents/{stream.id}/{partition}/origin.done"
-    aws_client("s3", place.settings).put_object(
+    aws.client("s3", place.settings, connections=1).put_object(
         Bucket=place.settings.s3_bucket, Key=marker, Body=json.dumps(extent | counts)
     )
     assert f"stream {stream.id}, what is not stored yet" in place.trace("o-1", timeout=0).searched
@@ -253,7 +253,7 @@ def test_a_dead_letter_is_found_in_the_archive(open_place: Callable[..., Place],
     _, other = an_order("o-2", currency="EUR", original_order_id="o-1")
     body = small.encode(pa.Table.from_pylist([row, row | {"position": small.position_text(8), "raw": other}]))
     stored = f"dead-letters/dt={datetime.now(UTC):%Y-%m-%d}/letters-00000000+0+{small.position_text(1)}.parquet"
-    aws_client("s3", place.settings).put_object(Bucket=place.settings.s3_bucket, Key=stored, Body=body)
+    aws.client("s3", place.settings, connections=1).put_object(Bucket=place.settings.s3_bucket, Key=stored, Body=body)
     sightings = place.trace("o-1").sightings
     assert (sightings[0].position, sightings[0].stored) == (small.position_text(7), stored)
     assert len(sightings) == (2 if key == b"o-1" else 1)

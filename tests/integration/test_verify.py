@@ -11,10 +11,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from sales.settings import AwsSettings
+from sink import aws
 from support import world as small
 from support.world import Event, Item, World, a_world
 from tillstream.report import Report
-from tillstream.stored import NotCoveredError, aws_client
+from tillstream.stored import NotCoveredError
 from tillstream.verify import VerifySettings, verify, verify_board
 
 PREFIX = "team-a/"
@@ -28,7 +29,7 @@ class Shop:
         self.settings = settings
         self.redis = client
         self.bucket = settings.s3_bucket
-        self.s3 = aws_client("s3", settings)
+        self.s3 = aws.client("s3", settings, connections=1)
 
     def verify(self, *, timeout: float = 0, everything: bool = True) -> Report:
         return verify_board(self.settings, timeout=timeout, everything=everything)
@@ -610,7 +611,7 @@ def test_the_command_ends_with_4_when_a_marker_is_none(
     run: Callable[..., Result], aws_settings: AwsSettings, s3_bucket: str
 ) -> None:
     key = f"{PREFIX}_extents/{small.STREAM}/0/origin.done"
-    aws_client("s3", aws_settings).put_object(Bucket=s3_bucket, Key=key, Body=b"{")
+    aws.client("s3", aws_settings, connections=1).put_object(Bucket=s3_bucket, Key=key, Body=b"{")
     result = run("--everything")
     assert result.exit_code == 4
     assert "origin.done is no marker" in result.stderr

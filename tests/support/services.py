@@ -15,10 +15,11 @@ from sales.countries import REGION_OF
 from sales.settings import StreamSettings
 from sales.streams import Chunk, Stream, format_position
 from sales.streams.connect import connect
+from sink import aws
 from tillstream.local.nursery import Child, Nursery
 from tillstream.report import Report
 from tillstream.setup import SetupSettings, create_all
-from tillstream.stored import Store, aws_client, wait_until_covered
+from tillstream.stored import Store, wait_until_covered
 from tillstream.verify import VerifySettings, verify_board
 
 LOOK_SECONDS = 0.05
@@ -185,7 +186,7 @@ class Pipeline:
 
     def items(self, attributes: Sequence[str]) -> list[dict[str, str]]:
         """All items of the table of orders, with some attributes (of type text or number)."""
-        client = aws_client("dynamodb", self.settings)
+        client = aws.client("dynamodb", self.settings, connections=1)
         names = {f"#{number}": name for number, name in enumerate(attributes)}
         pages = client.get_paginator("scan").paginate(
             TableName=self.settings.sales_table,
@@ -202,7 +203,7 @@ class Pipeline:
     def await_items(self, order_ids: Iterable[str], seconds: float) -> None:
         """Waits until the table of orders has these. Asks for one after the other: the local protocol server can't
         count, or give out, a table that is being written."""
-        client = aws_client("dynamodb", self.settings)
+        client = aws.client("dynamodb", self.settings, connections=1)
         table = self.settings.sales_table
 
         def there(order_id: str) -> bool:

@@ -7,7 +7,7 @@ from sales.board import Keys, LiveNumbers
 from sales.times import format_time
 from tillstream.compare import Check, Difference
 from tillstream.recompute import Counts, Facts, Fault
-from tillstream.stored import Chain, Store, hour_folders
+from tillstream.stored import Extents, Store, hour_folders
 
 
 def stored(facts: Facts, unread: Sequence[Fault]) -> Check:
@@ -27,51 +27,49 @@ def stored(facts: Facts, unread: Sequence[Fault]) -> Check:
     )
 
 
-def strays(archive: Store, chains: Sequence[Chain], span: tuple[int, int] | None) -> Check:
+def strays(archive: Store, partitions: Sequence[Extents], span: tuple[int, int] | None) -> Check:
     """Objects among the orders that no marker names, though markers cover where they begin: a reader of the whole
     table would count them."""
     check = Check("", "objects without a marker")
-    folders = (
-        archive.dates("orders")
-        if span is None
-        else [f"orders/dt={date}/hour={hour:02d}/" for date, hour in hour_folders(*span)]
-    )
-    by_partition = {(chain.stream, chain.partition): chain for chain in chains}
-    marked = {item.key for chain in chains for extent in chain.extents for item in extent.objects}
+    folders = archive.day_folders("orders") if span is None else hour_folders(*span)
+    by_partition = {(extents.stream, extents.partition): extents for extents in partitions}
+    marked = {item.key for extents in partitions for extent in extents.done for item in extent.objects}
     for folder in folders:
         for key, _ in archive.listing(folder):
             place = archive.place(key)
-            chain = None if place is None else by_partition.get((place.stream, place.partition))
+            extents = None if place is None else by_partition.get((place.stream, place.partition))
             if place is None:
                 check.equal(key, "name", "<stream>+<partition>+<position>.parquet", key.rsplit("/", 1)[-1])
-            elif chain is not None and chain.covers(place.first) and _begins_before(chain, place.first):
+            elif extents is not None and extents.covers(place.first) and _begins_before(extents, place.first):
                 check.equal(key, "marker", "named by one", "named by one" if key in marked else "named by none")
     return check
 
 
-def _begins_before(chain: Chain, position: str) -> bool:
-    """Does the known part of the chain reach back to this position?"""
-    return chain.extents[0].after is None or chain.extents[0].after < position
+def _begins_before(extents: Extents, position: str) -> bool:
+    """Does the known part of the extents reach back to this position?"""
+    return extents.done[0].after is None or extents.done[0].after < position
 
 
-def ledger(chains: Iterable[Chain]) -> Check:
+def ledger(partitions: Iterable[Extents]) -> Check:
     """Of every extent: read = stored + rejected, and its objects hold what was stored."""
     check = Check("", "extents add up")
-    for chain in chains:
-        for extent in chain.extents:
+    for extents in partitions:
+        for extent in extents.done:
             name = f"({extent.after or 'origin'}, {extent.end}]"
-            check.equal(chain.path, f"{name} read", extent.stored + extent.rejected, extent.read)
-            check.equal(chain.path, f"{name} stored", sum(item.orders for item in extent.objects), extent.stored)
+            check.equal(extents.path, f"{name} read", extent.stored + extent.rejected, extent.read)
+            check.equal(extents.path, f"{name} stored", sum(item.orders for item in extent.objects), extent.stored)
     return check
 
 
-def status(live: LiveNumbers, keys: Keys, chains: Sequence[Chain], counts: Counts, letters: Mapping[str, int]) -> Check:
+def status(
+    live: LiveNumbers, keys: Keys, partitions: Sequence[Extents], counts: Counts, letters: Mapping[str, int]
+) -> Check:
     """The counts in the status against what is stored since the streams began.
 
     Args:
         live: one tick.
         keys: its keys' names.
-        chains: the extents of the orders.
+        partitions: the extents of the orders.
         counts: of the stored events.
         letters: archived dead letters of the tick's messages, by reason.
     """
@@ -92,9 +90,9 @@ def status(live: LiveNumbers, keys: Keys, chains: Sequence[Chain], counts: Count
     refused = {f"dead_letters:{reason}": count for reason, count in letters.items()}
     refused["dead_letters"] = sum(letters.values())
     check.match(keys.status, refused, {name: n for name, n in numbers.items() if name.startswith("dead_letters")})
-    if all(chain.end == live.positions[chain.path] for chain in chains):
+    if all(extents.end == live.positions[extents.path] for extents in partitions):
         # Only then do the extents hold exactly the tick's messages; malformed ones have no rows to be told apart by.
-        rejected = sum(extent.rejected for chain in chains for extent in chain.extents)
+        rejected = sum(extent.rejected for extents in partitions for extent in extents.done)
         found = numbers.get("dead_letters", 0) - conflicts
         check.equal(keys.status, "dead letters without conflicts", rejected, found)
     return check

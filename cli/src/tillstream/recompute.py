@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sales.times import format_time
+from sink.extents import Done, StoredObject
 from sink.parquet import digest
 from tillstream.database import Database
-from tillstream.stored import Chain, Extent, Progress, Store, StoredError, StoredObject, hour_folders
+from tillstream.stored import Extents, Progress, Store, StoredError, hour_folders
 
 REMEMBERED_MS = 30 * 60_000
 """How much further back than the longest window repetitions are found, by the contract."""
@@ -88,7 +89,7 @@ class Facts:
     def load(
         self,
         archive: Store,
-        chains: Iterable[Chain],
+        partitions: Iterable[Extents],
         positions: Mapping[str, str],
         span: tuple[int, int] | None,
         progress: Progress,
@@ -102,16 +103,16 @@ class Facts:
             StoredError: a marker names something that is no object of the orders.
         """
         folders = None if span is None else set(hour_folders(*span))
-        wanted: list[tuple[str, StoredObject, Extent, str, int]] = []
-        for chain in chains:
-            for extent in chain.extents:
-                if extent.after is not None and extent.after >= positions[chain.path]:
+        wanted: list[tuple[str, StoredObject, Done, str, int]] = []
+        for extents in partitions:
+            for extent in extents.done:
+                if extent.after is not None and extent.after >= positions[extents.path]:
                     continue
                 for item in extent.objects:
                     place = archive.place(item.key)
                     if place is None or place.hour is None:
-                        raise StoredError(f"the marker after {extent.after} of {chain.path} names {item.key!r}")
-                    if folders is None or (place.date, place.hour) in folders:
+                        raise StoredError(f"the marker after {extent.after} of {extents.path} names {item.key!r}")
+                    if folders is None or item.key[: item.key.rindex("/") + 1] in folders:
                         wanted.append((item.key, item, extent, place.date, place.hour))
         loaded, faults = self._fetch(archive, "load", {key: item for key, item, *_ in wanted}, progress)
         rows = [
@@ -122,13 +123,13 @@ class Facts:
         self._database.fill("objects", rows)
         return faults
 
-    def load_letters(self, archive: Store, chains: Iterable[Chain], progress: Progress) -> list[Fault]:
+    def load_letters(self, archive: Store, partitions: Iterable[Extents], progress: Progress) -> list[Fault]:
         """Fetches the dead letters of these extents; may be called again when there are more.
 
         Returns:
             What is wrong with the objects that could not be loaded.
         """
-        marked = {item.key: item for chain in chains for extent in chain.extents for item in extent.objects}
+        marked = {item.key: item for extents in partitions for extent in extents.done for item in extent.objects}
         fresh = {key: item for key, item in marked.items() if key not in self._letters}
         self._letters |= fresh.keys()
         return self._fetch(archive, "load_letters", fresh, progress)[1]

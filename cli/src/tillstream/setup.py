@@ -16,8 +16,8 @@ from sales.settings import StoreSettings, StreamSettings, load
 from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
+from sink import aws
 from sink.tables import bucket_lifecycle, sales_table, trends_table
-from tillstream.stored import aws_client
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _streams(settings: SetupSettings) -> Iterator[Made]:
 
 
 def _bucket(settings: SetupSettings) -> Made:
-    client = aws_client("s3", settings)
+    client = aws.client("s3", settings, connections=1)
     where, name = _aws(settings), settings.s3_bucket
     try:
         there = reach("S3", where, settings.connect_seconds, TRANSPORT_FAULTS, lambda: _bucket_is_there(client, name))
@@ -133,7 +133,7 @@ def _bucket_is_there(client: Any, name: str) -> bool:
 
 
 def _tables(settings: SetupSettings) -> Iterator[Made]:
-    client = aws_client("dynamodb", settings)
+    client = aws.client("dynamodb", settings, connections=1)
     where = _aws(settings)
 
     def create(definition: dict[str, Any]) -> bool:

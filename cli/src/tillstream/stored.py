@@ -2,7 +2,8 @@
 
 The sink cuts each partition into *extents* ``(after, end]`` and writes a ``.done`` marker when the last object of one
 is there. Only what an unbroken chain of markers from the origin covers is known to be whole; readers that need
-certainty read exactly the objects that these markers name.
+certainty read exactly the objects that these markers name. A marker's shape is the sink's own; that markers lead from
+one to the next, and what they name, is looked at here anew.
 """
 
 import re
@@ -15,19 +16,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import boto3
 import msgspec
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from sales.settings import AwsSettings, StoreSettings
+from sales.settings import StoreSettings
+from sink.aws import client
+from sink.extents import ORIGIN, Done, decode
 
 PARALLEL_REQUESTS = 16
 """S3 requests under way at once: answers take tens of milliseconds, nearly all of it waiting."""
-
-ORIGIN = "origin"
-"""What the first extent of a partition has for a name, where others have the position they come after."""
-
 
 POLL_SECONDS = 0.5
 """Between two looks for new ``.done`` markers, which the sink sets every few seconds at most."""
@@ -44,50 +41,17 @@ class NotCoveredError(Exception):
     """What is asked for is not stored, or not yet; the message says what is missing."""
 
 
-class StoredObject(msgspec.Struct, frozen=True):
-    """One Parquet object as its marker names it."""
-
-    key: str
-    """without S3_PREFIX"""
-    rows: int
-    orders: int
-    bytes: int
-    digest: str
-
-
-class Extent(msgspec.Struct, frozen=True):
-    """One ``.done`` marker: everything of one partition in ``(after, end]`` is stored."""
-
-    stream: str
-    """the stream's id"""
-    partition: str
-    after: str | None
-    """fixed width; None: from the oldest record on"""
-    end: str
-    """fixed width, inclusive"""
-    read: int
-    """messages"""
-    stored: int
-    """well-formed events"""
-    rejected: int
-    """malformed messages"""
-    objects: list[StoredObject]
-
-
-_decode_extent = msgspec.json.Decoder(Extent).decode
-
-
 @dataclass(slots=True)
-class Chain:
-    """One partition's extents, in order and without a gap, as far as they are known."""
+class Extents:
+    """One partition's extents that are marked done, in order and without a gap, as far as they are known."""
 
     stream: str
     partition: str
-    extents: list[Extent] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
 
     @classmethod
-    def of(cls, path: str) -> "Chain":
-        """An empty chain of ``<stream id>/<partition>``."""
+    def of(cls, path: str) -> "Extents":
+        """None yet, of ``<stream id>/<partition>``."""
         stream, _, partition = path.rpartition("/")
         return cls(stream, partition)
 
@@ -99,7 +63,7 @@ class Chain:
     @property
     def end(self) -> str | None:
         """Everything up to this position is stored; None: nothing yet."""
-        return self.extents[-1].end if self.extents else None
+        return self.done[-1].end if self.done else None
 
     def covers(self, position: str) -> bool:
         """Is everything up to this position (fixed width) stored?"""
@@ -141,42 +105,43 @@ class Store:
     @classmethod
     def open(cls, settings: StoreSettings) -> "Store":
         """The store that the settings name; calls nothing yet."""
-        return cls(aws_client("s3", settings), settings.s3_bucket, settings.s3_prefix)
+        return cls(client("s3", settings, connections=PARALLEL_REQUESTS), settings.s3_bucket, settings.s3_prefix)
 
-    def extend(self, chain: Chain, *, since: datetime | None = None) -> None:
+    def extend(self, extents: Extents, *, since: datetime | None = None) -> None:
         """Adds what has been marked done since the last call.
 
         Args:
-            chain: is changed.
-            since: leave out markers older than this, but for the newest of them (the chain then starts there). For
+            extents: are changed.
+            since: leave out markers older than this, but for the newest of them (they then start there). For
                 those who know that older extents hold nothing they need.
 
         Raises:
             StoredError: a marker contradicts its own name.
         """
-        folder = f"_extents/{chain.path}/"
-        pinned: dict[str, datetime | None] = {}
-        for listed, modified in self.listing(folder, after="" if chain.end is None else f"{folder}{chain.end}"):
+        folder = f"_extents/{extents.path}/"
+        done_at: dict[str, datetime | None] = {}
+        """of each pinned extent; None: not done yet"""
+        for listed, modified in self.listing(folder, after="" if extents.end is None else f"{folder}{extents.end}"):
             name, _, kind = listed.removeprefix(folder).rpartition(".")
             if kind == "done":
-                pinned[name] = modified
+                done_at[name] = modified
             elif kind == "json":
-                pinned.setdefault(name, None)
-        if chain.end is not None:
-            pinned.pop(ORIGIN, None)  # sorts behind every number, and is long known
-        # An extent that is pinned and not done ends the chain; so does a first one that nothing leads to.
-        names = list(takewhile(pinned.get, sorted(pinned, key=lambda name: (name != ORIGIN, name))))
-        if names[:1] != [chain.end or ORIGIN]:
+                done_at.setdefault(name, None)
+        if extents.end is not None:
+            done_at.pop(ORIGIN, None)  # sorts behind every number, and is long known
+        # An extent that is pinned and not done is the end; so is a first one that nothing leads to.
+        names = list(takewhile(done_at.get, sorted(done_at, key=lambda name: (name != ORIGIN, name))))
+        if names[:1] != [extents.end or ORIGIN]:
             return
-        if since is not None and chain.end is None:
-            old = sum(1 for name in names if (pinned[name] or since) < since)
+        if since is not None and extents.end is None:
+            old = sum(1 for name in names if (done_at[name] or since) < since)
             names = names[max(old - 1, 0) :]
         keys = [f"{folder}{name}.done" for name in names]
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             for name, key, raw in zip(names, keys, pool.map(self.get, keys), strict=True):
-                if chain.end not in (None, name):
+                if extents.end not in (None, name):
                     return
-                chain.extents.append(_extent(key, name, raw, chain))
+                extents.done.append(_marker(key, name, raw, extents))
 
     def get(self, key: str) -> bytes:
         """One object, whole."""
@@ -192,7 +157,7 @@ class Store:
             for item in page.get("Contents", ()):
                 yield item["Key"].removeprefix(self._prefix), item["LastModified"]
 
-    def dates(self, table: str) -> list[str]:
+    def day_folders(self, table: str) -> list[str]:
         """The folders of a table's days: ``orders/dt=2026-11-20/``, oldest first."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{self._prefix}{table}/", Delimiter="/"
@@ -264,7 +229,7 @@ def wait_until_covered(
     timeout: float,
     since: datetime | None = None,
     say: Callable[[str], None] = lambda _text: None,
-) -> list[Chain]:
+) -> list[Extents]:
     """Blocks until the ``.done`` markers cover every position.
 
     Args:
@@ -279,18 +244,18 @@ def wait_until_covered(
         StoredError: a marker contradicts itself.
     """
     deadline = time.monotonic() + timeout
-    chains = [Chain.of(path) for path in sorted(positions)]
+    partitions = [Extents.of(path) for path in sorted(positions)]
     while True:
-        behind = [chain for chain in chains if not chain.covers(positions[chain.path])]
-        for chain in behind:
-            archive.extend(chain, since=since)
-        behind = [chain for chain in behind if not chain.covers(positions[chain.path])]
+        behind = [extents for extents in partitions if not extents.covers(positions[extents.path])]
+        for extents in behind:
+            archive.extend(extents, since=since)
+        behind = [extents for extents in behind if not extents.covers(positions[extents.path])]
         if not behind:
-            return chains
+            return partitions
         first = behind[0]
         state = (
-            f"{len(behind)} of {len(chains)} partitions are not stored up to the tick: {first.path} is marked done up "
-            f"to {first.end or 'nothing'}, the tick has applied {positions[first.path]}"
+            f"{len(behind)} of {len(partitions)} partitions are not stored up to the tick: {first.path} is marked done "
+            f"up to {first.end or 'nothing'}, the tick has applied {positions[first.path]}"
         )
         if time.monotonic() >= deadline:
             raise NotCoveredError(f"{state} (waited {timeout:g} s; is the sink running?)")
@@ -298,39 +263,21 @@ def wait_until_covered(
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
-def aws_client(service: str, settings: AwsSettings) -> Any:
-    """A boto3 client as the settings ask for it; credentials come the way boto3 finds them."""
-    # A local store has no DNS name for each bucket.
-    style = {} if settings.aws_endpoint_url is None else {"s3": {"addressing_style": "path"}}
-    return boto3.client(
-        service,
-        region_name=settings.aws_region,
-        endpoint_url=settings.aws_endpoint_url,
-        config=Config(
-            max_pool_connections=PARALLEL_REQUESTS,
-            connect_timeout=5,
-            read_timeout=60,
-            retries={"mode": "standard", "max_attempts": 5},
-            **style,
-        ),
-    )
-
-
-def hour_folders(start_ms: int, end_ms: int) -> list[tuple[str, int]]:
-    """Each ``(date, hour)`` in UTC that ``[start, end)`` touches; both in ms since 1970."""
+def hour_folders(start_ms: int, end_ms: int) -> list[str]:
+    """The folder of orders of each hour that ``[start, end)`` touches: ``orders/dt=2026-11-20/hour=08/``; both in ms
+    since 1970."""
     hours = range(start_ms // 3_600_000, -(-end_ms // 3_600_000))
-    moments = (datetime.fromtimestamp(hour * 3600, UTC) for hour in hours)
-    return [(moment.strftime("%Y-%m-%d"), moment.hour) for moment in moments]
+    return [f"{datetime.fromtimestamp(hour * 3600, UTC):orders/dt=%Y-%m-%d/hour=%H/}" for hour in hours]
 
 
-def _extent(key: str, name: str, raw: bytes, chain: Chain) -> Extent:
+def _marker(key: str, name: str, raw: bytes, extents: Extents) -> Done:
     try:
-        extent = _decode_extent(raw)
+        done = decode(raw, Done)
     except msgspec.MsgspecError as error:
         raise StoredError(f"{key} is no marker: {error}") from error
     after = None if name == ORIGIN else name
-    if (extent.stream, extent.partition, extent.after) != (chain.stream, chain.partition, after):
-        raise StoredError(f"{key} speaks of {extent.stream}/{extent.partition} after {extent.after}")
-    if after is not None and extent.end <= after:
-        raise StoredError(f"{key} ends at {extent.end}, before it begins")
-    return extent
+    if (done.stream, done.partition, done.after) != (extents.stream, extents.partition, after):
+        raise StoredError(f"{key} speaks of {done.stream}/{done.partition} after {done.after}")
+    if after is not None and done.end <= after:
+        raise StoredError(f"{key} ends at {done.end}, before it begins")
+    return done

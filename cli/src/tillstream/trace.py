@@ -19,18 +19,19 @@ from rich.console import Console
 from rich.table import Table
 
 from sales.board import BoardReader, Keys, LiveNumbers
+from sales.money import to_decimal
 from sales.orders import decode
 from sales.settings import StreamSettings, load
 from sales.streams import Chunk, Stream, format_position
 from sales.streams.connect import connect
 from sales.times import INVALID_TIME, format_time, parse_time
+from sink.aws import client
 from sink.records import find_dead_letters
 from tillstream import interrupts
 from tillstream.bounds import bounds
-from tillstream.compare import decimal
 from tillstream.database import Database, Row
 from tillstream.reading import REDIS_SECONDS, Say, reading
-from tillstream.stored import Chain, Store, aws_client, hour_folders
+from tillstream.stored import Extents, Store, hour_folders
 from tillstream.verify import VerifySettings
 
 EXIT_UNKNOWN = 1
@@ -209,9 +210,9 @@ class _Search:
         """The item in DynamoDB; one request."""
         table = self.settings.sales_table
         self.say(f"asking DynamoDB table {table}")
-        client = aws_client("dynamodb", self.settings)
-        answer = client.get_item(TableName=table, Key={"order_id": {"S": self.order_id}}, ConsistentRead=True)
-        client.close()
+        dynamodb = client("dynamodb", self.settings, connections=1)
+        answer = dynamodb.get_item(TableName=table, Key={"order_id": {"S": self.order_id}}, ConsistentRead=True)
+        dynamodb.close()
         self.searched.append(f"DynamoDB table {table}")
         deserialize = TypeDeserializer().deserialize
         attributes = answer.get("Item")
@@ -221,14 +222,13 @@ class _Search:
         """The events in S3. Where the item tells the event time only that hour is read: repetitions are there too."""
         archive = Store.open(self.settings)
         if self.everywhere:
-            folders, where = archive.dates("orders"), "all stored orders"
+            folders, where = archive.day_folders("orders"), "all stored orders"
         elif item is not None and (moment := parse_time(item.get("event_time", ""))) != INVALID_TIME:
-            [(date, hour)] = hour_folders(moment, moment + 1)
-            folders, where = [_hour(date, hour)], f"the stored orders of {date}, hour {hour:02d} (UTC)"
+            folders = hour_folders(moment, moment + 1)
+            where = f"the stored orders of {folders[0]}"
         else:
             edges = [edge for window in _edges(live).values() for edge in window]
-            hours = hour_folders(min(edges), max(edges) + 3_600_000) if edges else []
-            folders = [_hour(date, hour) for date, hour in hours]
+            folders = hour_folders(min(edges), max(edges) + 3_600_000) if edges else []
             where = "the stored orders of the live windows' hours"
         self.searched.append(where)
         rows, keys = self._ask(archive, "trace", folders, {"order_id": self.order_id})
@@ -272,7 +272,7 @@ class _Search:
                         type="return" if batch.is_return[row] else "sale",
                         event_time=event_time,
                         country=batch.countries[row],
-                        net=decimal(minor, self.settings.currency),
+                        net=str(to_decimal(minor, self.settings.currency)),
                         lines=int(mine.sum()),
                     )
                 )
@@ -294,7 +294,7 @@ class _Search:
         """The dead letters that carry the id: archived ones, then those in their stream."""
         archive = Store.open(self.settings)
         if self.everywhere:
-            dates, where = archive.dates("dead-letters"), "all archived dead letters"
+            dates, where = archive.day_folders("dead-letters"), "all archived dead letters"
         else:
             today = datetime.now(UTC)
             days = [today - timedelta(days=back) for back in range(DEAD_LETTER_DAYS - 1, -1, -1)]
@@ -360,9 +360,9 @@ class _Search:
             self.say(f"reading what of stream {stream.id} is not stored yet")
             after: dict[str, int | None] = {}
             for partition in stream.partitions():
-                chain = Chain(stream.id, partition)
-                archive.extend(chain, since=datetime.now(UTC))
-                after[partition] = None if chain.end is None else int(chain.end)
+                extents = Extents(stream.id, partition)
+                archive.extend(extents, since=datetime.now(UTC))
+                after[partition] = None if extents.end is None else int(extents.end)
             ends = {name: end for name, end in stream.ends().items() if end is not None and name in after}
             left = {name: end for name, end in ends.items() if (known := after[name]) is None or end > known}
             deadline = time.monotonic() + timeout
@@ -437,7 +437,7 @@ def _judged(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> Iterator[Si
             type=type_,
             event_time=event_time,
             country=country,
-            net=decimal(sum(line[8] for line in lines), currency),
+            net=str(to_decimal(sum(line[8] for line in lines), currency)),
             lines=len(lines),
         )
 
@@ -445,7 +445,3 @@ def _judged(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> Iterator[Si
 def _quoted(order_id: str) -> bytes:
     """As it stands in a message."""
     return json.dumps(order_id, ensure_ascii=False).encode()
-
-
-def _hour(date: str, hour: int) -> str:
-    return f"orders/dt={date}/hour={hour:02d}/"

@@ -26,7 +26,7 @@ from tillstream.database import Database
 from tillstream.reading import REDIS_SECONDS, Say, reading
 from tillstream.recompute import Facts, Fault
 from tillstream.report import Report, show
-from tillstream.stored import POLL_SECONDS, Chain, NotCoveredError, Store, wait_until_covered
+from tillstream.stored import POLL_SECONDS, Extents, NotCoveredError, Store, wait_until_covered
 
 EXIT_DIFFERENT = 1
 
@@ -103,11 +103,11 @@ def verify_board(
     span = None if everything else (start - 60_000, max(end for _, end in edges.values()) + 3_600_000)
     since = None if span is None else datetime.fromtimestamp(start / 1000, UTC) - MARKER_MARGIN
     archive = Store.open(settings)
-    chains = wait_until_covered(archive, live.positions, timeout=timeout, since=since, say=say)
+    partitions = wait_until_covered(archive, live.positions, timeout=timeout, since=since, say=say)
     with tempfile.TemporaryDirectory(prefix="tillstream-verify-") as folder, Database.open(Path(folder)) as database:
         facts = Facts(database, Path(folder), region_of)
         progress = "reading what is stored: {} of {} objects".format
-        unread = facts.load(archive, chains, live.positions, span, lambda done, of: say(progress(done, of)))
+        unread = facts.load(archive, partitions, live.positions, span, lambda done, of: say(progress(done, of)))
         say("recomputing")
         facts.apply(live.positions, edges)
         expected = facts.expected(as_of, edges, settings.top_k)
@@ -116,13 +116,10 @@ def verify_board(
         if everything:
             letters, unread_letters = _dead_letters(archive, facts, live, timeout, say)
             unread += unread_letters
-            numbers.append(
-                audit.status(
-                    live, keys, chains, facts.counts(max(end - start for start, end in edges.values())), facts.letters()
-                )
-            )
-            ledger.append(audit.ledger([*chains, *letters]))
-        stored = [audit.stored(facts, unread), audit.strays(archive, chains, span), *ledger]
+            counts = facts.counts(max(end - start for start, end in edges.values()))
+            numbers.append(audit.status(live, keys, partitions, counts, facts.letters()))
+            ledger.append(audit.ledger([*partitions, *letters]))
+        stored = [audit.stored(facts, unread), audit.strays(archive, partitions, span), *ledger]
         objects, rows = facts.size()
     return Report(
         as_of=live.status.get("as_of", ""),
@@ -137,7 +134,7 @@ def verify_board(
 
 def _dead_letters(
     archive: Store, facts: Facts, live: LiveNumbers, timeout: float, say: Say
-) -> tuple[list[Chain], list[Fault]]:
+) -> tuple[list[Extents], list[Fault]]:
     """Loads the archived dead letters, as soon as there are as many as the tick counts, or what there is after
     ``timeout`` seconds: nothing says which position of their stream a tick has come to.
 
@@ -146,15 +143,15 @@ def _dead_letters(
     """
     deadline = time.monotonic() + timeout
     counted = live.status.get("dead_letters", "")
-    chains: dict[str, Chain] = {}
+    partitions: dict[str, Extents] = {}
     unread: list[Fault] = []
     while True:
         for path in archive.partitions("dead-letters"):
-            archive.extend(chains.setdefault(path, Chain.of(path)))
-        unread += facts.load_letters(archive, chains.values(), lambda _done, _of: None)
+            archive.extend(partitions.setdefault(path, Extents.of(path)))
+        unread += facts.load_letters(archive, partitions.values(), lambda _done, _of: None)
         found = sum(facts.letters().values())
         if not counted.isdecimal() or found >= int(counted) or time.monotonic() >= deadline:
-            return list(chains.values()), unread
+            return list(partitions.values()), unread
         say(f"waiting for the sink: {found} of {counted} dead letters are archived")
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
