@@ -19,8 +19,9 @@ from sales.streams.connect import connect
 from sink import aws
 from support import world as small
 from support.world import Event, Item, World, a_world
+from tillstream.search import Trace, TraceSettings, trace_order
 from tillstream.setup import SetupSettings, create_all
-from tillstream.trace import Trace, TraceSettings, trace, trace_order
+from tillstream.trace import trace
 
 
 @dataclass

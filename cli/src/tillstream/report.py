@@ -109,5 +109,6 @@ def show(report: Report, console: Console) -> None:
     outcome = "[bold green]every number is equal[/]" if report.equal else "[bold red]not equal[/]"
     console.print(
         f"{outcome}: {report.compared:,} numbers from {report.rows:,} order lines in {report.objects:,} objects, "
-        f"{report.seconds:.1f} s"
+        f"{report.seconds:.1f} s",
+        soft_wrap=True,
     )
