@@ -5,6 +5,7 @@ of the library's decoder takes part; only the table of countries and regions is 
 accepted event time (``CLOCK=event``), so the answer is a function of the topic and is kept beside it.
 """
 
+import hashlib
 import json
 import re
 import sys
@@ -38,6 +39,7 @@ MEMORY = "6GB"
 """What DuckDB may take; the rest goes to disk."""
 MAX_BYTES = 1_000_000
 MAX_AMOUNT = 10**12
+MAX_DEPTH = 100
 FUTURE_MS = 300_000
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -69,7 +71,8 @@ def answer(lab: Lab, loaded: Loaded) -> Answer:
     Raises:
         BenchmarkError: the topic does not give what was loaded.
     """
-    kept = lab.folder / f"{loaded.stream_id}.answer.json"
+    rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # another oracle, another answer
+    kept = lab.folder / f"{loaded.stream_id}.answer-{rules}.json"
     if kept.exists():
         return Answer(**json.loads(kept.read_text()))
     folder = lab.scratch("oracle")
@@ -212,6 +215,8 @@ def _accepted(key: bytes | None, value: bytes, broker_ms: int) -> tuple[int, dic
         return None
     try:
         order = _decode(value.decode())
+        if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _depth(order) > MAX_DEPTH:
+            return None
         if type(order) is not dict or order["schema"] != 1 or type(order["schema"]) is not int:
             return None
         if not _TIME.fullmatch(order["event_time"]):
@@ -231,13 +236,23 @@ def _accepted(key: bytes | None, value: bytes, broker_ms: int) -> tuple[int, dic
             and type(lines) is list
             and len(lines) > 0
             and all(map(_line, lines))
+            and sum(line["quantity"] for line in lines) <= MAX_AMOUNT
             and sum(line["quantity"] * line["unit_amount"] for line in lines) <= MAX_AMOUNT
             and sum(line["quantity"] * (line.get("unit_cost") or 0) for line in lines) <= MAX_AMOUNT
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     event_ms = (moment - _EPOCH) // _MILLISECOND
     return (event_ms, order) if good and event_ms <= broker_ms + FUTURE_MS else None
+
+
+def _depth(document: object) -> int:
+    """How many arrays and objects are inside one another."""
+    if isinstance(document, dict):
+        return 1 + max(map(_depth, document.values()), default=0)
+    if isinstance(document, list):
+        return 1 + max(map(_depth, document), default=0)
+    return 0
 
 
 def _line(line: dict[str, Any]) -> bool:

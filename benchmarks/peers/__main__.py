@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 PREFIX = "peer:"
 POLL_SECONDS = 0.1
 """The question is some 80 keys wide; more often it would take from the servers' core."""
+METER_SECONDS = 0.5
 SAY_SECONDS = 10.0
 INSTALL_SECONDS = 1800.0
 
@@ -79,6 +80,14 @@ def _jars(name: str) -> Callable[[Path], list[list[str]]]:
     return install
 
 
+def _kafka_streams(folder: Path) -> list[list[str]]:
+    source = str(HERE / "kafka_streams" / "Shop.java")
+    return [
+        *_jars("kafka_streams")(folder),
+        ["javac", "-cp", f"{folder}/jars/*", "-d", f"{folder}/classes", source],
+    ]
+
+
 def _ours(path: str) -> Callable[[Path], list[str]]:
     return lambda _folder: [sys.executable, str(HERE / path)]
 
@@ -103,6 +112,12 @@ PEERS = {
         WITHOUT_ORDERS_OF_CATEGORIES,
         install=lambda folder: [*_venv("flink")(folder), *_jars("flink")(folder)],
         helper=(sys.executable, str(HERE / "flink" / "bridge.py")),
+    ),
+    "kafka-streams": Peer(
+        lambda folder: ["java", "-Xmx2g", "-cp", f"{folder}/classes:{folder}/jars/*", "Shop"],
+        100_000,
+        ALL,
+        install=_kafka_streams,
     ),
 }
 TILLSTREAM = "tillstream"
@@ -204,12 +219,12 @@ def _watch(
     """Waits for the answer; the last of the children is what is measured."""
     meter = Meter(children[-1].pid)
     before = meter.read()
-    said = started
+    said = metered = started
     while True:
         wrong = oracle.differences(right, lab.client, PREFIX, only=PEERS[name].answers, derived=False)
         now = time.monotonic()
-        used = meter.read()
         if not wrong:
+            used = meter.read()
             busy = used.core_seconds - before.core_seconds
             others = max(0.0, busy - used.cpu_seconds) / (now - started)
             return Result(name, loaded.messages, now - started, used.cpu_seconds, used.peak_mb, others)
@@ -219,6 +234,9 @@ def _watch(
             for child in failed or children:
                 lines += [f"{child.name}, exit code {child.exit_code()}, its last lines:", *child.last_lines()]
             raise BenchmarkError("\n".join(lines))
+        if now > metered + METER_SECONDS:
+            metered = now
+            meter.read()
         if now > said + SAY_SECONDS:
             said = now
             sys.stderr.write(f"{name}: {now - started:.0f} s, {len(wrong):,} numbers to come\n")
