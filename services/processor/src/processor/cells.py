@@ -54,6 +54,31 @@ class Cells:
         return Cells(names=ListedNames(names), panes=self.panes, codes=codes, sums=self.sums)
 
 
+class Pane:
+    """Sums by slot for one pane, as runs that are merged now and then."""
+
+    __slots__ = ("_runs",)
+
+    MOST_RUNS = 8
+    """So many unmerged runs are collected before they are merged into one: merging costs a sort."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Int64s, Int64s]] = []
+
+    def add(self, slots: Int64s, sums: Int64s) -> None:
+        """Adds sums of distinct slots."""
+        self._runs.append((slots, sums))
+        if len(self._runs) > self.MOST_RUNS:
+            self.merged()
+
+    def merged(self) -> tuple[Int64s, Int64s]:
+        """Distinct slots, ascending where there was more than one run, and their sums."""
+        if len(self._runs) > 1:
+            slots, sums = (np.concatenate(column) for column in zip(*self._runs, strict=True))
+            self._runs = [group(slots, sums)]
+        return self._runs[0]
+
+
 def no_cells(columns: int) -> Cells:
     """Without a row."""
     nothing = np.zeros(0, dtype=np.int64)

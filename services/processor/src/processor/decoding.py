@@ -14,6 +14,7 @@ import numpy.typing as npt
 from processor import columns as c
 from processor.columns import Columns, Int64s, Uint64s
 from processor.countries import COUNTRY_CODES, country_code
+from processor.scopes import Scopes
 from processor.texts import (
     DEFAULT_CATEGORY,
     DEFAULT_NAME,
@@ -139,7 +140,8 @@ class Decoder:
                 dictionary.code(text)
             return dictionary
 
-        return Dictionaries(products=fresh(), names=fresh(DEFAULT_NAME), categories=fresh(DEFAULT_CATEGORY))
+        categories = fresh(DEFAULT_CATEGORY)
+        return Dictionaries(fresh(), fresh(DEFAULT_NAME), categories, Scopes(categories))
 
     def _keep(self, columns: Columns, runs: Sequence[Packed]) -> npt.NDArray[np.bool_]:
         """One flag an order: does it keep the rules that the scanner does not look at?"""

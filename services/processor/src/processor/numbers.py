@@ -121,9 +121,9 @@ class Numbers:
             # What lies before the first window, an earlier run may have told right; a replay of history has had none.
             self._minutes.known_from = oldest
         self.as_of = as_of
-        for table in (self._products, self._categories, self._countries):
-            table.advance(as_of)
-        self._labels.forget(self._products.take_released())
+        self._labels.forget(self._products.advance(as_of))
+        self._categories.advance(as_of)
+        self._countries.advance(as_of)
         self._minutes.advance(as_of, oldest)
 
     def reaches(self, as_of: int, positions: Mapping[str, str]) -> bool:

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from processor import columns as c
-from processor.cells import Cells, Int64s, ListedNames, Names, add_up
+from processor.cells import Cells, Int64s, Names, add_up
 from processor.columns import Columns
-from processor.countries import COUNTRIES, COUNTRY_CODES, country_text
+from processor.countries import COUNTRIES, COUNTRY_CODES
 from processor.labels import LatestNames
-from processor.texts import Dictionaries, Dictionary
-from sales.rollups import cell_scope
+from processor.scopes import cell_codes, scope_codes
+from processor.texts import Dictionaries
 from sales.windows import MINUTE_MS, SECOND_MS
 
 PRODUCT_COLUMNS = ("lines", "units", "revenue")
@@ -107,13 +107,15 @@ def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Or
         products=_cells(dictionaries.products, seconds, product_keys, products, product_sums),
         categories=_cells(dictionaries.categories, seconds, category_keys, categories, category_sums),
         countries=_cells(COUNTRIES, seconds, country_keys, COUNTRY_CODES, country_sums),
-        minutes=_minutes(
-            columns,
-            by_order,
-            order_of,
-            category_of,
-            _country_columns(is_sale[order_of], quantity, amount),
-            dictionaries.categories,
+        minutes=Cells(
+            dictionaries.scopes,
+            *_minutes(
+                columns,
+                by_order,
+                (order_of, category_of),
+                _country_columns(is_sale[order_of], quantity, amount),
+                scope_codes(categories),
+            ),
         ),
         product_names=_latest_names(columns, dictionaries, origins),
     )
@@ -155,35 +157,28 @@ def _country_columns(is_sale: Int64s, quantity: Int64s, amount: Int64s) -> tuple
 def _minutes(
     columns: Columns,
     by_order: Sequence[Int64s],
-    order_of: Int64s,
-    category_of: Int64s,
+    touched: tuple[Int64s, Int64s],
     by_category: Sequence[Int64s],
-    categories: Dictionary,
-) -> Cells:
-    """Sums per minute by country, and by country and category: names are made for the pairs that there are."""
+    width: int,
+) -> tuple[Int64s, Int64s, Int64s]:
+    """Panes, scopes and sums per minute by country, and by country and category.
+
+    Args:
+        columns: the orders.
+        by_order: COUNTRY_COLUMNS of each.
+        touched: an order and a category that it touches, row by row.
+        by_category: COUNTRY_COLUMNS of those rows.
+        width: how many scopes there can be.
+    """
     minute_of, minutes = _panes(columns.orders[c.EVENT_TIME], MINUTE_MS)
-    countries, width = columns.orders[c.COUNTRY], len(categories)
-    keys, sums = add_up(minute_of * COUNTRY_CODES + countries, by_order, len(minutes) * COUNTRY_CODES)
-    cell_keys, cell_sums = add_up(
-        (minute_of[order_of] * COUNTRY_CODES + countries[order_of]) * width + category_of,
-        by_category,
-        len(minutes) * COUNTRY_CODES * width,
+    countries = columns.orders[c.COUNTRY]
+    order_of, category_of = touched
+    keys = np.concatenate(
+        (minute_of * width + countries, minute_of[order_of] * width + cell_codes(countries[order_of], category_of))
     )
-    # Countries get the numbers below COUNTRY_CODES, cells of a country and a category those from there on.
-    cells_of = COUNTRY_CODES * max(width, 1)
-    scopes = np.concatenate((keys % COUNTRY_CODES, COUNTRY_CODES + cell_keys % cells_of))
-    used, codes = np.unique(scopes, return_inverse=True)
-    names = [
-        country_text(scope)
-        if scope < COUNTRY_CODES
-        else cell_scope(
-            country_text((scope - COUNTRY_CODES) // width), categories.text((scope - COUNTRY_CODES) % width)
-        )
-        for scope in used.tolist()
-    ]
-    panes = np.concatenate((minutes[keys // COUNTRY_CODES], minutes[cell_keys // cells_of]))
-    order = np.argsort(panes, kind="stable")
-    return Cells(ListedNames(names), panes[order], codes[order], np.concatenate((sums, cell_sums))[order])
+    values = [np.concatenate(pair) for pair in zip(by_order, by_category, strict=True)]
+    distinct, sums = add_up(keys, values, len(minutes) * width)
+    return minutes[distinct // width], distinct % width, sums
 
 
 def _latest_names(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> LatestNames:

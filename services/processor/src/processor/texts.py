@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from siphash24 import siphash13
 
+from processor.cells import Names
+
 DEFAULT_NAME, DEFAULT_CATEGORY = "", "Uncategorised"
 """What a line without these fields has; both get the code 0."""
 
@@ -38,11 +40,13 @@ class Dictionary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dictionaries:
-    """The three that orders are decoded with."""
+    """The three that orders are decoded with, and what follows from them."""
 
     products: Dictionary
     names: Dictionary
     categories: Dictionary
+    scopes: Names
+    """of countries and categories"""
 
 
 class PlainDictionary:

@@ -1,0 +1,143 @@
+"""Slots: small numbers that names have while they are held. Pure."""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from processor.cells import Int64s, ListedNames, Names
+
+_DICTIONARIES = 8
+"""How many dictionaries' slots are remembered: each decoder of this process has some."""
+
+
+class Register:
+    """Gives each name a slot, and gives the slot to another name when nothing of the first is held any more."""
+
+    def __init__(self) -> None:
+        self._slot_of: dict[str, int] = {}
+        self._names: list[str] = []
+        self._free: list[int] = []
+        self.assigned: list[int] = []
+        """slots that the last `hold` gave to a name"""
+        self._held = np.zeros(0, dtype=np.int64)
+        """occurrences of each slot; at 0 it is free"""
+        self._found: OrderedDict[int, _Found] = OrderedDict()
+        """for the dictionaries met last, by their id"""
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    @property
+    def size(self) -> int:
+        """All slots are below this."""
+        return len(self._names)
+
+    def hold(self, names: Names, codes: Int64s, occurrences: Int64s) -> Int64s:
+        """The slot of each row's name, a new one if need be; holds it so many times more."""
+        self.assigned = []
+        found = self._find(names, codes)
+        slots: Int64s = found.slot_of[codes]
+        if (slots < 0).any():
+            for code in np.unique(codes[slots < 0]).tolist():
+                name = names.text(code)
+                slot = self._slot_of.get(name)
+                found.link(code, self._assign(name) if slot is None else slot)
+            slots = found.slot_of[codes]
+            if self.size > len(self._held):
+                grown = np.zeros(max(64, 2 * len(self._held), self.size), dtype=np.int64)
+                grown[: len(self._held)] = self._held
+                self._held = grown
+        np.add.at(self._held, slots, occurrences)
+        return slots
+
+    def release(self, slots: Int64s, occurrences: Int64s) -> Int64s:
+        """Holds distinct slots so many times less; those that are free now."""
+        self._held[slots] -= occurrences
+        gone: Int64s = slots[self._held[slots] == 0]
+        for slot in gone.tolist():
+            del self._slot_of[self._names[slot]]
+            self._free.append(slot)
+        for found in self._found.values():
+            found.unlink(gone)
+        return gone
+
+    def slots(self, names: Names, codes: Int64s) -> Int64s:
+        """The slot of each name, -1 where it has none."""
+        slots: Int64s = self._find(names, codes).slot_of[codes]
+        return slots
+
+    def taken(self) -> Int64s:
+        """The slots of all names."""
+        return np.fromiter(self._slot_of.values(), dtype=np.int64, count=len(self._slot_of))
+
+    def name(self, slot: int) -> str:
+        """The name that has a slot."""
+        return self._names[slot]
+
+    def names(self, slots: Int64s) -> list[str]:
+        """The names that have some slots."""
+        return [self._names[slot] for slot in slots.tolist()]
+
+    def listed(self) -> ListedNames:
+        """Names by slot."""
+        return ListedNames(self._names)
+
+    def _find(self, names: Names, codes: Int64s) -> "_Found":
+        """What is known of some names' slots already."""
+        if isinstance(names, ListedNames):  # met once: nothing to remember
+            found = _Found(names)
+            found.reach(len(names.names))
+            for code in np.unique(codes).tolist():
+                found.slot_of[code] = self._slot_of.get(names.names[code], -1)
+            return found
+        known = self._found.get(id(names))
+        if known is None:
+            known = self._found[id(names)] = _Found(names)
+            if len(self._found) > _DICTIONARIES:
+                self._found.popitem(last=False)
+        known.reach(int(codes.max()) + 1 if len(codes) else 0)
+        return known
+
+    def _assign(self, name: str) -> int:
+        if self._free:
+            slot = self._free.pop()
+            self._names[slot] = name
+        else:
+            slot = len(self._names)
+            self._names.append(name)
+        self._slot_of[name] = slot
+        self.assigned.append(slot)
+        return slot
+
+
+class _Found:
+    """Slots of one dictionary's codes, and back, so that a name is looked up once and not with every batch."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names  # kept alive: its id is the key
+        self.slot_of = np.zeros(0, dtype=np.int64)
+        self._code_of = np.zeros(0, dtype=np.int64)
+
+    def reach(self, codes: int) -> None:
+        """Makes room for codes below a number."""
+        self.slot_of = _stretched(self.slot_of, codes)
+
+    def link(self, code: int, slot: int) -> None:
+        """A code's slot."""
+        self._code_of = _stretched(self._code_of, slot + 1)
+        self.slot_of[code] = slot
+        self._code_of[slot] = code
+
+    def unlink(self, slots: Int64s) -> None:
+        """These slots are nobody's any more."""
+        known = slots[slots < len(self._code_of)]
+        codes = self._code_of[known]
+        self.slot_of[codes[codes >= 0]] = -1
+        self._code_of[known] = -1
+
+
+def _stretched(numbers: Int64s, length: int) -> Int64s:
+    """At least so long, with -1 behind."""
+    if length <= len(numbers):
+        return numbers
+    return np.concatenate((numbers, np.full(max(length, 2 * len(numbers)) - len(numbers), -1, dtype=np.int64)))
