@@ -9,6 +9,7 @@ with reading. At the end stands what the parts of a batch's way cost by themselv
 """
 
 import argparse
+import mmap
 import os
 import statistics
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import cramjam
 import numpy as np
 from benchmarks import topics
 from benchmarks.lab import SYSTEM_CORE, BenchmarkError, machine, on_cores, open_lab
@@ -26,6 +28,7 @@ from benchmarks.processor import default_work
 from crc32c import crc32c
 from kafka import codec
 
+from sales.memory import keep_freed
 from sales.settings import StreamSettings
 from sales.streams.kafka import KafkaStream, KafkaWire
 from sales.streams.kafka_batches import BatchesReader
@@ -54,7 +57,8 @@ class Run:
 
 
 def read(address: str, topic: str, kind: str, records: int) -> Run:
-    """Reads a whole topic."""
+    """Reads a whole topic, in a process that keeps what it frees, as the processor does."""
+    keep_freed()
     wire = KafkaWire.connect(StreamSettings(stream="kafka", kafka_bootstrap_servers=address))
     reader = READERS[kind](wire.open(topic))
     before, cpu, wall = _peak_mb(), time.process_time(), time.perf_counter()
@@ -104,7 +108,11 @@ def parts(address: str, topic: str) -> dict[str, float]:
         f"decompressing to {size / records:.0f} bytes a record, and taking apart": cost(
             lambda: unpack("0", batches, start, memory)
         ),
-        "the same with kafka-python's codec alone, into new memory": cost(
+        "decompressing alone": cost(lambda: [cramjam.lz4.decompress_into(batch.records, target) for batch in batches]),
+        "decompressing alone, into memory fresh from the system": cost(
+            lambda: [cramjam.lz4.decompress_into(batch.records, mmap.mmap(-1, len(target))) for batch in batches]
+        ),
+        "decompressing alone, by kafka-python's codec": cost(
             lambda: [codec.lz4_decode(batch.records.tobytes()) for batch in batches]
         ),
         "copying them once": cost(lambda: np.copyto(target, run.data)),

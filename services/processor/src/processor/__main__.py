@@ -27,6 +27,7 @@ from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
 from sales.board import BoardReader, BoardWriter, FencedError, Keys
 from sales.countries import region_table
+from sales.memory import keep_freed
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError, Wire
@@ -67,6 +68,7 @@ AWAY = (AwayError, redis.ConnectionError, redis.TimeoutError)
 def main() -> int:
     """Runs the processor; the exit code."""
     start_logging("processor")
+    keep_freed()
     # Set to anything, even to "false", this makes the engine open a web server.
     os.environ.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)
     settings = load(ProcessorSettings)
