@@ -173,7 +173,8 @@ def _to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
         if event % _BATCH == 0 and time.monotonic() > said + _SAY_SECONDS:
             said = time.monotonic()
             sys.stderr.write(f"oracle: {event:,} of {loaded.messages:,} messages read\n")
-    write()
+    if not writers or columns.orders["event"]:
+        write()
     for writer in writers.values():
         writer.close()
     return bad
