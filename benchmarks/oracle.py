@@ -119,16 +119,37 @@ def differences(
     return lines
 
 
+_SCHEMAS = {
+    "orders": pa.schema(
+        {
+            "event": pa.int64(),
+            "order_id": pa.string(),
+            "event_ms": pa.int64(),
+            "is_return": pa.bool_(),
+            "country": pa.string(),
+        }
+    ),
+    "lines": pa.schema(
+        {
+            "event": pa.int64(),
+            "product_id": pa.string(),
+            "category": pa.string(),
+            "quantity": pa.int64(),
+            "unit_amount": pa.int64(),
+            "discount_percent": pa.int64(),
+        }
+    ),
+}
+
+
+def _empty(table: str) -> dict[str, list[Any]]:
+    return {name: [] for name in _SCHEMAS[table].names}
+
+
 @dataclass(slots=True)
 class _Columns:
-    orders: dict[str, list[Any]] = field(
-        default_factory=lambda: {name: [] for name in ("event", "order_id", "event_ms", "is_return", "country")}
-    )
-    lines: dict[str, list[Any]] = field(
-        default_factory=lambda: {
-            name: [] for name in ("event", "product_id", "category", "quantity", "unit_amount", "discount_percent")
-        }
-    )
+    orders: dict[str, list[Any]] = field(default_factory=lambda: _empty("orders"))
+    lines: dict[str, list[Any]] = field(default_factory=lambda: _empty("lines"))
 
     def add(self, event: int, event_ms: int, order: dict[str, Any]) -> None:
         """One accepted order under a number of its own."""
@@ -150,15 +171,15 @@ class _Columns:
 
 def _to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
     """Reads the topic once and writes orders and lines; how many messages break the contract."""
-    writers: dict[str, pq.ParquetWriter] = {}
     columns, bad, said = _Columns(), 0, time.monotonic()
+    writers = {
+        name: pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
+        for name, schema in _SCHEMAS.items()
+    }
 
     def write() -> None:
-        for name, content in (("orders", columns.orders), ("lines", columns.lines)):
-            table = pa.table(content)
-            if name not in writers:
-                writers[name] = pq.ParquetWriter(folder / f"{name}.parquet", table.schema, compression="zstd")
-            writers[name].write_table(table)
+        writers["orders"].write_table(pa.table(columns.orders, schema=_SCHEMAS["orders"]))
+        writers["lines"].write_table(pa.table(columns.lines, schema=_SCHEMAS["lines"]))
 
     # Numbers ascend within a partition: of one identity, met twice, the lower number is the lower position.
     for event, message in enumerate(messages(bootstrap, loaded.shape.topic, loaded.ends), start=1):

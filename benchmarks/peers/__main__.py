@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("systems", nargs="+", choices=[TILLSTREAM, *PEERS])
     processor.add_shape(parser, orders=100_000)
     parser.add_argument("--runs", type=int, default=3, help="default %(default)s")
-    parser.add_argument("--seconds", type=float, default=300, help="a run may take; default %(default)s")
+    parser.add_argument("--seconds", type=float, default=900, help="a run may take; default %(default)s")
     options = parser.parse_args()
     try:
         return _run(options)
