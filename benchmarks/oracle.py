@@ -194,8 +194,7 @@ def _to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
         if event % _BATCH == 0 and time.monotonic() > said + _SAY_SECONDS:
             said = time.monotonic()
             sys.stderr.write(f"oracle: {event:,} of {loaded.messages:,} messages read\n")
-    if not writers or columns.orders["event"]:
-        write()
+    write()
     for writer in writers.values():
         writer.close()
     return bad
