@@ -5,7 +5,7 @@ and everything where it is not, goes through `sales.orders`, which decodes with 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,7 @@ MOST_TEXTS = 1 << 21
 class Decoded:
     """What became of some runs of messages: every message is an order in ``columns`` or one of ``rejected``."""
 
+    runs: list[Packed]
     columns: Columns
     """rows count through all runs; the memory is the decoder's, until it decodes again"""
     contents: Uint64s
@@ -96,23 +97,31 @@ class Decoder:
         """Whether the compiled tier takes part."""
         return self._scanner is not None
 
-    def decode(self, runs: Sequence[Packed]) -> Decoded:
-        """Decodes some runs, each of one partition."""
-        starts = np.cumsum([0, *map(len, runs)])
-        if not starts[-1]:
-            return Decoded(_nothing(), np.zeros(0, dtype=np.uint64), [], 0)
-        rejected: list[tuple[Packed, Rejection]] = []
-        parts: list[Columns] = []
-        left = np.ones(starts[-1], dtype=np.bool_)
-        scanned = 0
+    def decode(self, runs: Iterable[Packed]) -> Decoded:
+        """Decodes some runs, each of one partition. Each is scanned as soon as it comes, while its bytes are still in
+        the processor's cache; what follows is done once for all."""
+        taken: list[Packed] = []
+        starts = [0]
+        flags: list[npt.NDArray[np.uint8]] = []
         if self._scanner is not None:
-            columns = self._scanner.scan(runs, starts, left, self.dictionaries)
-            kept = self._keep(columns, runs)
+            self._scanner.begin(self.dictionaries)
+        for run in runs:
+            if self._scanner is not None:
+                flags.append(self._scanner.scan(run, starts[-1]))
+            taken.append(run)
+            starts.append(starts[-1] + len(run))
+        left = np.ones(starts[-1], dtype=np.bool_)
+        parts: list[Columns] = []
+        if self._scanner is not None and taken:
+            left = np.concatenate(flags).astype(np.bool_)
+            columns = self._scanner.columns()
+            kept = self._keep(columns, taken)
             left[columns.orders[c.ROW][~kept]] = True
             parts.append(columns.take(kept))
-            scanned = len(parts[0])
+        scanned = len(parts[0]) if parts else 0
+        rejected: list[tuple[Packed, Rejection]] = []
         if left.any():
-            for run, start in zip(runs, starts.tolist(), strict=False):
+            for run, start in zip(taken, starts, strict=False):
                 rows = np.flatnonzero(left[start : start + len(run)])
                 if len(rows):
                     accepted, refused = self._plain.decode(run, rows, start, self.dictionaries)
@@ -121,6 +130,7 @@ class Decoder:
                         parts.append(accepted)
         merged = parts[0] if len(parts) == 1 else c.merge(parts) if parts else _nothing()
         return Decoded(
+            runs=taken,
             columns=merged,
             contents=c.contents(merged, self.dictionaries, self._secrets.multipliers),
             rejected=rejected,
@@ -186,54 +196,69 @@ class _Scanner:
             self._countries[country_code(country)] = 1
         self._orders = np.empty((c.ORDER_COLUMNS, 0), dtype=np.int64)
         self._lines = np.empty((c.LINE_COLUMNS, 0), dtype=np.int64)
+        self._column = self._line = 0
+        self._texts: list[Dictionary] = []
+        self._headers = np.zeros(3, dtype=np.int64)
 
     def dictionary(self) -> Dictionary:
         """A new one that this tier can add to."""
         return scanner.ScannedDictionary(self._low)
 
-    def scan(
-        self, runs: Sequence[Packed], starts: Int64s, left: npt.NDArray[np.bool_], dictionaries: Dictionaries
-    ) -> Columns:
-        """What it takes; ``left`` says of each row whether it was left."""
-        texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
-        headers = np.array([text.header for text in texts], dtype=np.int64)  # type: ignore[attr-defined]  # see dictionary()
-        self._reserve(int(starts[-1]), sum(len(run.data) for run in runs) // LEAST_LINE_BYTES + 1)
-        column = line = 0
-        for run, start in zip(runs, starts.tolist(), strict=False):
-            flags = np.ones(len(run), dtype=np.uint8)
-            message = 0
-            while message < len(run):
-                message, column, line = scanner.scan(
-                    run.data.ctypes.data,
-                    run.key_starts,
-                    run.key_ends,
-                    run.value_starts,
-                    run.value_ends,
-                    message,
-                    start,
-                    column,
-                    line,
-                    self._orders.ctypes.data,
-                    self._orders.shape[1],
-                    self._lines.ctypes.data,
-                    self._lines.shape[1],
-                    self._currency,
-                    self._countries.ctypes.data,
-                    self._keys.ctypes.data,
-                    headers.ctypes.data,
-                    flags,
-                )
-                if message < len(run):
-                    for text in texts:
-                        text.grow()  # type: ignore[attr-defined]
-            left[start : start + len(run)] = flags
-        return Columns(orders=self._orders[:, :column], lines=self._lines[:, :line])
+    def begin(self, dictionaries: Dictionaries) -> None:
+        """Forgets what was scanned before; texts go to these dictionaries from now on."""
+        self._column = self._line = 0
+        self._texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
+        self._headers[:] = [text.header for text in self._texts]  # type: ignore[attr-defined]  # see dictionary()
 
-    def _reserve(self, orders: int, lines: int) -> None:
-        if orders > self._orders.shape[1]:
-            self._orders = np.empty((c.ORDER_COLUMNS, orders), dtype=np.int64)
-        if lines > self._lines.shape[1]:
-            self._lines = np.empty((c.LINE_COLUMNS, lines), dtype=np.int64)
+    def scan(self, run: Packed, first_row: int) -> npt.NDArray[np.uint8]:
+        """Adds what it takes of a run; 1 for each message that it leaves.
+
+        Args:
+            run: the messages.
+            first_row: the row of the first one.
+        """
+        self._orders = _widened(self._orders, self._column, len(run))
+        self._lines = _widened(self._lines, self._line, len(run.data) // LEAST_LINE_BYTES + 1)
+        left = np.ones(len(run), dtype=np.uint8)
+        message = 0
+        while message < len(run):
+            message, self._column, self._line = scanner.scan(
+                run.data.ctypes.data,
+                run.key_starts,
+                run.key_ends,
+                run.value_starts,
+                run.value_ends,
+                message,
+                first_row,
+                self._column,
+                self._line,
+                self._orders.ctypes.data,
+                self._orders.shape[1],
+                self._lines.ctypes.data,
+                self._lines.shape[1],
+                self._currency,
+                self._countries.ctypes.data,
+                self._keys.ctypes.data,
+                self._headers.ctypes.data,
+                left,
+            )
+            if message < len(run):
+                for text in self._texts:
+                    text.grow()  # type: ignore[attr-defined]
+        return left
+
+    def columns(self) -> Columns:
+        """What was taken since `begin`."""
+        return Columns(orders=self._orders[:, : self._column], lines=self._lines[:, : self._line])
+
+
+def _widened(table: Int64s, used: int, more: int) -> Int64s:
+    """A table with room for so many columns more."""
+    if used + more <= table.shape[1]:
+        return table
+    wider = np.empty((table.shape[0], max(used + more, 2 * table.shape[1])), dtype=np.int64)
+    wider[:, :used] = table[:, :used]
+    return wider
 
 
 class _PlainTier:

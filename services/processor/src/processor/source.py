@@ -7,7 +7,7 @@ here, on the source's side, and nothing but sums has to be exchanged.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -204,14 +204,8 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         if now >= self._look_at:
             self._look_at = now + PARTITIONS_SECONDS
             self._take_on_new()
-        runs = self._reader.poll(self._poll_records, 0)
-        self._idle = not runs
-        if runs:
-            return [self._take(runs)]
-        if now < self._heartbeat_at:
-            return []
-        self._heartbeat_at = now + HEARTBEAT_SECONDS
-        return [self._take([])]
+        partial = self._take(now)
+        return [] if partial is None else [partial]
 
     def next_awake(self) -> datetime | None:
         """Soon, when there was nothing; at once otherwise."""
@@ -237,8 +231,22 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
             self._after.update(dict.fromkeys(new))
             log.info("reading new partitions too: %s", " ".join(new))
 
-    def _take(self, runs: list[Packed]) -> Partial:
-        decoded = self._decoder.decode(runs)
+    def _polled(self) -> Iterator[Packed]:
+        """What there is, up to so many messages."""
+        room = self._poll_records
+        while room > 0 and (runs := self._reader.poll(room, 0)):
+            room -= sum(map(len, runs))
+            yield from runs
+
+    def _take(self, now: float) -> Partial | None:
+        """Sums of the next messages; without any now and then a sum of nothing, with the lags."""
+        decoded = self._decoder.decode(self._polled())
+        runs = decoded.runs
+        self._idle = not runs
+        if not runs:
+            if now < self._heartbeat_at:
+                return None
+            self._heartbeat_at = now + HEARTBEAT_SECONDS
         columns = decoded.columns
         times = columns.orders[c.EVENT_TIME]
         words = columns.orders.view(np.uint64)
