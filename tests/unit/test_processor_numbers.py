@@ -19,7 +19,7 @@ from sales.windows import parse_windows
 NOON = 1_795_176_000_000
 
 
-def a_table(**tables: Cells) -> dict[str, Cells]:
+def a_table(**tables: list[Cells]) -> dict[str, list[Cells]]:
     """All tables, empty but for these."""
     return {
         "products": merge([], len(PRODUCT_COLUMNS)),
@@ -44,7 +44,7 @@ def test_a_total_near_the_end_of_exact_scores_is_an_error_on_the_log_once(
     row = [share if name == column else 1 for name in COUNTRY_COLUMNS]
     countries = Cells(ListedNames(["GB"]), np.array([NOON]), np.array([0]), np.array([row]))
     no_names = Labels().rows(np.zeros(0, dtype=np.int64), [])
-    numbers.load(Delta(NOON, NOON, {}, {}, 0, 0, a_table(countries=countries), no_names, {}))
+    numbers.load(Delta(NOON, NOON, {}, {}, 0, 0, a_table(countries=[countries]), no_names, {}))
     for _ in range(2):
         numbers.tick(NOON)
     assert [record.levelname for record in caplog.records] == ["ERROR"] * expected

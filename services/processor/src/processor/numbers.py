@@ -98,10 +98,10 @@ class Numbers:
             self.advance(partial.max_event_time)
         self._add(
             {
-                "products": partial.products,
-                "categories": partial.categories,
-                "countries": partial.countries,
-                "minutes": partial.minutes,
+                "products": [partial.products],
+                "categories": [partial.categories],
+                "countries": [partial.countries],
+                "minutes": [partial.minutes],
             },
             partial.product_names,
         )
@@ -205,10 +205,10 @@ class Numbers:
         self._sent_then = self._minutes.sent()
         return self._delta(
             {
-                "products": self._products.dump(),
-                "categories": self._categories.dump(),
-                "countries": self._countries.dump(),
-                "minutes": self._minutes.dump(),
+                "products": [self._products.dump()],
+                "categories": [self._categories.dump()],
+                "countries": [self._countries.dump()],
+                "minutes": [self._minutes.dump()],
             },
             self._label_rows(self._products.taken()),
             self._sent_then,
@@ -226,7 +226,7 @@ class Numbers:
         self._minutes.mark_sent(delta.sent)
         self._sent_then = self._minutes.sent()
 
-    def _delta(self, tables: dict[str, Cells], names: LatestNames, sent: dict[int, int]) -> Delta:
+    def _delta(self, tables: dict[str, list[Cells]], names: LatestNames, sent: dict[int, int]) -> Delta:
         return Delta(
             as_of=self.as_of,
             max_event_time=self._max_event_time,
@@ -242,11 +242,15 @@ class Numbers:
     def _label_rows(self, slots: Int64s) -> LatestNames:
         return self._labels.rows(slots, self._products.names(slots))
 
-    def _add(self, tables: Mapping[str, Cells], names: LatestNames, *, restoring: bool = False) -> None:
-        self._products.add(tables["products"])
-        self._categories.add(tables["categories"])
-        self._countries.add(tables["countries"])
-        self._minutes.add(tables["minutes"], restoring=restoring)
+    def _add(self, tables: Mapping[str, Sequence[Cells]], names: LatestNames, *, restoring: bool = False) -> None:
+        for cells in tables["products"]:
+            self._products.add(cells)
+        for cells in tables["categories"]:
+            self._categories.add(cells)
+        for cells in tables["countries"]:
+            self._countries.add(cells)
+        for cells in tables["minutes"]:
+            self._minutes.add(cells, restoring=restoring)
         self._labels.update(self._products.slots(names.products, names.product_codes), names)
 
     def _tick_groups(self, tick: Tick, index: int, window: Window) -> None:

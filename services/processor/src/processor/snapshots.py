@@ -4,7 +4,7 @@ State is a log of deltas: each holds what was added since the one before, so wha
 delta from nothing (a dump) begins a new log.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from processor.cells import Cells, ListedNames
+from processor.cells import Cells, ListedNames, listed
 from processor.labels import LatestNames
 
-FORMAT = 3
+FORMAT = 4
 """Changes when older code could not read what newer code writes, or the other way round."""
 
 
@@ -35,8 +35,8 @@ class Delta:
     known_from: int
     """start of the first window of all, where it was one of the wall clock; else 0"""
     late: int
-    cells: dict[str, Cells]
-    """by table: products, categories, countries, minutes"""
+    cells: dict[str, list[Cells]]
+    """by table (products, categories, countries, minutes): what is to be added up; a table's parts share their names"""
     product_names: LatestNames
     sent: dict[int, int]
     """minute to its number of events when its rollup was last sent"""
@@ -54,7 +54,7 @@ def encode(delta: Delta) -> bytes:
             "counts": delta.counts,
             "known_from": delta.known_from,
             "late": delta.late,
-            "cells": {table: _cells(part) for table, part in delta.cells.items()},
+            "cells": {table: _table(parts) for table, parts in delta.cells.items()},
             "product_names": _names(delta.product_names),
             "sent": list(delta.sent.items()),
         }
@@ -83,25 +83,33 @@ def decode(payload: bytes) -> Delta:
         counts=document["counts"],
         known_from=document["known_from"],
         late=document["late"],
-        cells={table: Cells(*_cells_of(part)) for table, part in document["cells"].items()},
+        cells={table: _cells_of(*written) for table, written in document["cells"].items()},
         product_names=_names_of(*document["product_names"]),
         sent=dict(document["sent"]),
     )
 
 
-def _cells(cells: Cells) -> list[Any]:
-    listed = cells.listed()
-    names = [listed.names.text(code) for code in range(int(listed.codes.max()) + 1 if len(listed) else 0)]
-    sums = listed.sums
-    return [names, listed.panes.tobytes(), listed.codes.tobytes(), sums.tobytes(), sums.shape[1]]
+def _table(parts: list[Cells]) -> list[Any]:
+    own = listed(parts)
+    names = own[0].names
+    texts = [
+        names.text(code) for code in range(max((int(part.codes.max()) + 1 for part in own if len(part)), default=0))
+    ]
+    rows = [[part.panes.tobytes(), part.codes.tobytes(), part.sums.tobytes()] for part in own]
+    return [texts, own[0].sums.shape[1], rows]
 
 
-def _cells_of(part: list[Any]) -> Iterator[Any]:
-    names, panes, codes, sums, columns = part
-    yield ListedNames(names)
-    yield np.frombuffer(panes, dtype=np.int64)
-    yield np.frombuffer(codes, dtype=np.int64)
-    yield np.frombuffer(sums, dtype=np.int64).reshape(-1, columns)
+def _cells_of(texts: list[str], columns: int, rows: list[list[bytes]]) -> list[Cells]:
+    names = ListedNames(texts)
+    return [
+        Cells(
+            names,
+            np.frombuffer(panes, dtype=np.int64),
+            np.frombuffer(codes, dtype=np.int64),
+            np.frombuffer(sums, dtype=np.int64).reshape(-1, columns),
+        )
+        for panes, codes, sums in rows
+    ]
 
 
 def _names(latest: LatestNames) -> list[Any]:
