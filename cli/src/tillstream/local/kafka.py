@@ -69,7 +69,8 @@ def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB)
                 "storage",
                 [
                     *(*run, "-XX:TieredStopAtLevel=1", "-Xshare:auto", "kafka.tools.StorageTool", "format"),
-                    *("--standalone", "--cluster-id", cluster, "--config", str(properties)),
+                    # One word: an id may begin with a dash, as one of 64 does.
+                    *("--standalone", f"--cluster-id={cluster}", "--config", str(properties)),
                 ],
                 "Kafka's storage could not be formatted",
                 FORMAT_SECONDS,
