@@ -135,7 +135,7 @@ def merge(parts: Sequence[Cells], columns: int) -> list[Cells]:
     rows = sum(map(len, parts))
     panes = len(np.unique(np.concatenate([np.unique(part.panes) for part in parts])))
     width = max(int(part.codes.max()) for part in parts) + 1
-    if len(parts) > 1 and panes * width > rows:
+    if len(parts) == 1 or panes * width > rows:
         return list(parts)
     return [_merged(parts, width)]
 
