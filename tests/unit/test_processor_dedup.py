@@ -80,6 +80,14 @@ def test_behind_the_horizon_nothing_is_looked_up_and_its_files_go(tmp_path: Path
     assert admit(dedup, ("early", NOON - 30 * HOUR, b"x", 4)) == [Verdict.ACCEPTED]
 
 
+def test_behind_the_horizon_it_does_not_matter_how_the_stream_is_cut(tmp_path: Path) -> None:
+    dedup = open_dedup(tmp_path)
+    admit(dedup, ("now", NOON, b"x", 1))
+    old = [("early", NOON - 30 * HOUR, b"x", position) for position in (2, 3)]
+    assert admit(dedup, *old) == [Verdict.ACCEPTED] * 2
+    assert admit(dedup, *old, ("now", NOON, b"x", 4)) == [Verdict.ACCEPTED] * 2 + [Verdict.DUPLICATE]
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from([NOON, NOON + 1, NOON - HOUR]), st.sampled_from([b"x", b"y"])),
     min_size=1,

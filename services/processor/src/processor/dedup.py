@@ -107,12 +107,10 @@ class Dedup:
         self._newest = max(self._newest, int(event_times.max()))
         minutes = event_times // MINUTE_MS
         oldest = (self._newest - self._horizon) // MINUTE_MS
-        if (minutes == minutes[0]).all():
-            return self._table(int(minutes[0])).admit(entries)
-        for minute in np.unique(minutes).tolist():
+        for minute in [int(minutes[0])] if (minutes == minutes[0]).all() else np.unique(minutes).tolist():
             if minute >= oldest:  # else no window covers it and no table knows it
                 rows = np.flatnonzero(minutes == minute)
-                verdicts[rows] = self._table(minute).admit(entries[rows])
+                verdicts[rows] = self._table(minute).admit(entries if len(rows) == len(entries) else entries[rows])
         return verdicts
 
     def sync(self) -> Place:
