@@ -206,7 +206,7 @@ def _decoder(settings: ProcessorSettings, seed: int) -> Decoder:
         return Decoder(settings.rules(), secrets, compiled=False)
     decoder = Decoder(settings.rules(), secrets)
     if not decoder.compiled:
-        log.warning("numba is not installed: orders are decoded without compiled code, some ten times slower")
+        log.warning("numba is not installed: orders are decoded without compiled code, which is much slower")
     return decoder
 
 
