@@ -26,9 +26,6 @@ from sales.windows import MINUTE_MS
 Uint64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
 
-RESIDENT_BYTES = 32 * 1024 * 1024
-"""What tables may have in memory before the least recently used minutes leave it."""
-
 _SEGMENT_BYTES = 64 * 1024 * 1024
 """A segment is removed when its newest minute has expired, so it should hold not much more than some minutes."""
 
@@ -67,16 +64,14 @@ def identities(id_low: Uint64s, id_high: Uint64s, event_times: Int64s, contents:
 class Dedup:
     """The identities of one source slot. One thread; `admit` may read the disk, `sync` writes it."""
 
-    def __init__(
-        self, journal: Journal, *, horizon_ms: int, upto: Place | None = None, resident_bytes: int = RESIDENT_BYTES
-    ) -> None:
+    def __init__(self, journal: Journal, *, horizon_ms: int, resident_bytes: int, upto: Place | None = None) -> None:
         """Opens what an earlier run has left.
 
         Args:
             journal: where entries are kept; nobody else writes it.
             horizon_ms: how far behind the newest event an event is still looked up: at least the longest window.
+            resident_bytes: what tables may have in memory before the least recently used minutes leave it.
             upto: up to here the journal must be whole; what follows was never relied on.
-            resident_bytes: what tables may have in memory.
 
         Raises:
             JournalError: the journal is damaged before ``upto``.

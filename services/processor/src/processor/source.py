@@ -40,6 +40,9 @@ FLUSH_SECONDS = 10.0
 WATCHED_MESSAGES = 10_000
 """The share of dead letters is judged over this many messages."""
 
+RESIDENT_BYTES = 64 * 1024 * 1024
+"""What the identities of all slots together may have in memory, but for the minutes that are being written."""
+
 PARTITIONS_SECONDS = 5.0
 """How often a slot looks for partitions that are new."""
 
@@ -114,7 +117,12 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             mine=slice(index, None, self._slots),
             reader=self._stream.packed_reader(after),
             decoder=self._decoder,
-            dedup=Dedup(Journal(self._recovery.identities(for_part)), horizon_ms=self._horizon_ms, upto=durable),
+            dedup=Dedup(
+                Journal(self._recovery.identities(for_part)),
+                horizon_ms=self._horizon_ms,
+                resident_bytes=RESIDENT_BYTES // self._slots,
+                upto=durable,
+            ),
             dead_letters_writer=self._dead_letters_writer(),
             poll_records=self._poll_records,
             watch=DeadLetterWatch(self._dead_letter_share),
