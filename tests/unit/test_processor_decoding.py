@@ -255,6 +255,36 @@ def test_both_tiers_agree_on_mutated_orders(values: list[bytes]) -> None:
     assert len(decoded.columns) + len(decoded.rejected) == len(values) + 1
 
 
+TEXTS_OF_A_LINE = st.lists(st.sampled_from(["product_id", "product_name", "category"]), min_size=1, max_size=4)
+MEANT = {
+    "product_id": ["a", "b"],
+    "product_name": ["Lamp", "Lump", "L" * 90],
+    "category": ["Home", "Dome"],
+    "quantity": [1, 2],
+    "unit_amount": [100],
+    "unit_cost": [None, 5],
+}
+
+
+@st.composite
+def repetitive(draw: st.DrawFn) -> bytes:
+    """An order whose few products come again and again: with other texts behind them, in another order, or twice."""
+    lines = []
+    for texts in draw(st.lists(TEXTS_OF_A_LINE, min_size=1, max_size=4)):
+        names = [*texts, "quantity", "unit_amount", *draw(st.sampled_from([[], ["unit_cost"], ["category"]]))]
+        colon = draw(st.sampled_from([":", ":", ": "]))
+        written = [f"{json.dumps(name)}{colon}{json.dumps(draw(st.sampled_from(MEANT[name])))}" for name in names]
+        lines.append("{" + ",".join(written) + "}")
+    order = json.dumps(an_order(lines=[]), separators=(",", ":"))
+    return order.replace("[]", f"[{','.join(lines)}]").encode()
+
+
+@settings(max_examples=500, deadline=None)
+@given(values=st.lists(repetitive(), min_size=2, max_size=8))
+def test_both_tiers_agree_whatever_followed_a_product_before(values: list[bytes]) -> None:
+    both(*[a_run((b"0191f0c2-7d1e", value), first=100 + number) for number, value in enumerate(values)])
+
+
 # ---------------------------------------------------------------------------------------------------------- its pieces
 
 

@@ -198,7 +198,8 @@ class _Scanner:
         self._lines = np.empty((c.LINE_COLUMNS, 0), dtype=np.int64)
         self._column = self._line = 0
         self._texts: list[Dictionary] = []
-        self._headers = np.zeros(3, dtype=np.int64)
+        self._headers = np.zeros(4, dtype=np.int64)
+        self._memos = scanner.no_memos()
 
     def dictionary(self) -> Dictionary:
         """A new one that this tier can add to."""
@@ -207,8 +208,12 @@ class _Scanner:
     def begin(self, dictionaries: Dictionaries) -> None:
         """Forgets what was scanned before; texts go to these dictionaries from now on."""
         self._column = self._line = 0
-        self._texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
-        self._headers[:] = [text.header for text in self._texts]  # type: ignore[attr-defined]  # see dictionary()
+        texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
+        if texts != self._texts:  # what the codes in the memos mean
+            self._texts = texts
+            self._memos = scanner.no_memos()
+            headers = [text.header for text in texts]  # type: ignore[attr-defined]  # see dictionary()
+            self._headers[:] = [*headers, self._memos.ctypes.data]
 
     def scan(self, run: Packed, first_row: int) -> npt.NDArray[np.uint8]:
         """Adds what it takes of a run; 1 for each message that it leaves.

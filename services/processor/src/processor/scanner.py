@@ -52,9 +52,17 @@ from sales.rules import MAX_AMOUNT
 
 HEADER_WORDS = 9
 SLOTS, MASK, HASHES, ENDS, ARENA, COUNT, USED, ROOM, CODES = (8 * word for word in range(HEADER_WORDS))
-"""A dictionary's header, places in bytes: addresses of the slots (int32, code or -1), of the codes' hashes (uint64),
-of where each code's bytes end in the arena (int64, from code -1 on), and of the arena; the slots' number less one; how
-many codes and bytes there are, and may be."""
+"""A dictionary's header, places in bytes: addresses of the slots (uint64: the upper half of a hash and the code + 1; 0
+where there is none), of the codes' hashes (uint64), of where each code's bytes end in the arena (int64, from code -1
+on), and of the arena; the slots' number less one; how many codes and bytes there are, and may be."""
+
+MEMOS = 1 << 15
+MEMO_BYTES = 128
+_MEMO_LENGTH, _MEMO_NAME, _MEMO_CATEGORY, _MEMO_FIELDS, _MEMO_TEXT = 4, 8, 12, 16, 24
+_MEMO_ROOM = MEMO_BYTES - _MEMO_TEXT
+"""What follows a product's id in a line is nearly always what followed it before: its name, its category. So a memo
+has the product's code + 1, how many bytes followed, the codes of the name and of the category in them, which of the
+two fields are in them, and these bytes. Where they come again they need not be read, only compared."""
 
 NOT_MINE = -1
 """The order is left to the plain tier."""
@@ -65,6 +73,7 @@ _ID_BYTES, _PRODUCT_BYTES, _NAME_BYTES, _CATEGORY_BYTES = 64, 256, 1024, 256
 """Bytes up to which a text is certainly not longer than its rule says in characters."""
 
 _u64 = np.uint64
+_HALF = _u64(0xFFFFFFFF)
 _ONES = _u64(0x0101010101010101)
 _TOPS = _u64(0x8080808080808080)
 
@@ -123,26 +132,27 @@ def _enter_all(header):
     slots, mask, hashes = long_at(header + SLOTS), long_at(header + MASK), long_at(header + HASHES)
     for code in range(long_at(header + COUNT)):
         slot = long_at(hashes + 8 * code) & mask
-        while int_at(slots + 4 * slot) >= 0:
+        while long_at(slots + 8 * slot) != 0:
             slot = (slot + 1) & mask
-        put_int(slots + 4 * slot, code)
+        put_long(slots + 8 * slot, signed(word_at(hashes + 8 * code) & ~_HALF) + code + 1)
 
 
 @compiled("int64(int64, int64, uint64, uint64, int64)")
 def code_of(place, length, key0, key1, header):
     """A text's code, a new one if need be; NO_ROOM."""
     wanted = siphash13(place, length, key0, key1)
-    slots, mask, hashes = long_at(header + SLOTS), long_at(header + MASK), long_at(header + HASHES)
+    slots, mask = long_at(header + SLOTS), long_at(header + MASK)
     ends, arena = long_at(header + ENDS), long_at(header + ARENA)
     slot = signed(wanted) & mask
-    code = int_at(slots + 4 * slot)
-    while code >= 0:
-        if word_at(hashes + 8 * code) == wanted:
+    met = word_at(slots + 8 * slot)
+    while met != _u64(0):
+        if (met ^ wanted) <= _HALF:
+            code = signed(met & _HALF) - 1
             start = long_at(ends + 8 * code)
             if long_at(ends + 8 * code + 8) - start == length and same(place, arena + start, length):
                 return code
         slot = (slot + 1) & mask
-        code = int_at(slots + 4 * slot)
+        met = word_at(slots + 8 * slot)
     count, used = long_at(header + COUNT), long_at(header + USED)
     if count == long_at(header + CODES) or used + length > long_at(header + ROOM):
         return NO_ROOM
@@ -150,8 +160,8 @@ def code_of(place, length, key0, key1, header):
     while copied < length:  # whole words: what is written too much is room, or overwritten by the next text
         put_long(arena + used + copied, long_at(place + copied))
         copied += 8
-    put_int(slots + 4 * slot, count)
-    put_long(hashes + 8 * count, signed(wanted))
+    put_long(slots + 8 * slot, signed(wanted & ~_HALF) + count + 1)
+    put_long(long_at(header + HASHES) + 8 * count, signed(wanted))
     put_long(ends + 8 * count + 8, used + length)
     put_long(header + COUNT, count + 1)
     put_long(header + USED, used + length)
@@ -326,10 +336,29 @@ def _line_field(place):
     return 0, place
 
 
-@compiled("int64(int64, int64, int64, int64, int64, uint64, uint64, int64, int64, int64)")
-def _scan_line(place, end, column, lines, width, key0, key1, products, names, categories):
+@compiled("void(int64, int64, int64, int64, int64, int64, int64)")
+def _learn(memo, product, begin, end, name, category, fields):
+    """Writes a memo, if what followed the product has room in it."""
+    length = end - begin
+    if length > _MEMO_ROOM:
+        return
+    put_int(memo, product + 1)
+    put_int(memo + _MEMO_LENGTH, length)
+    put_int(memo + _MEMO_NAME, name)
+    put_int(memo + _MEMO_CATEGORY, category)
+    put_int(memo + _MEMO_FIELDS, fields)
+    copied = 0
+    while copied < length:  # whole words: the room is a number of them
+        put_long(memo + _MEMO_TEXT + copied, long_at(begin + copied))
+        copied += 8
+
+
+@compiled("int64(int64, int64, int64, int64, int64, uint64, uint64, int64, int64, int64, int64)")
+def _scan_line(place, end, column, lines, width, key0, key1, products, names, categories, memos):
     """One line, from behind its opening brace; the place behind its closing one, NOT_MINE or NO_ROOM."""
     seen = 0
+    # What is learnt of the product: where it begins and, once something follows it, ends.
+    memo, product, name, category, learnt_from, learnt_to, learnt = 0, 0, 0, 0, 0, 0, 0
     put_long(lines + 8 * (NAME * width + column), 0)
     put_long(lines + 8 * (CATEGORY * width + column), 0)
     put_long(lines + 8 * (DISCOUNT * width + column), 0)
@@ -342,6 +371,10 @@ def _scan_line(place, end, column, lines, width, key0, key1, products, names, ca
         if field == 0 or seen & field:
             return NOT_MINE
         seen |= field
+        if learnt_from and field > _F_CATEGORY:
+            if learnt:
+                _learn(memo, product, learnt_from, learnt_to, name, category, learnt)
+            learnt_from = 0
         place = _skip(place)
         if byte_at(place) != 58:
             return NOT_MINE
@@ -357,21 +390,36 @@ def _scan_line(place, end, column, lines, width, key0, key1, products, names, ca
             if field == _F_PRODUCT:
                 if length == 0 or length > _PRODUCT_BYTES:
                     return NOT_MINE
-                code = code_of(begin, length, key0, key1, products)
+                code = product = code_of(begin, length, key0, key1, products)
                 put_long(lines + 8 * (PRODUCT * width + column), code)
+                memo = memos + MEMO_BYTES * (code & (MEMOS - 1))
+                learnt_from = place + 1
+                if int_at(memo) == code + 1:
+                    known, fields = int_at(memo + _MEMO_LENGTH), int_at(memo + _MEMO_FIELDS)
+                    if seen & fields == 0 and place + known < end and same(place + 1, memo + _MEMO_TEXT, known):
+                        seen |= fields
+                        if fields & _F_NAME:
+                            put_long(lines + 8 * (NAME * width + column), int_at(memo + _MEMO_NAME))
+                        if fields & _F_CATEGORY:
+                            put_long(lines + 8 * (CATEGORY * width + column), int_at(memo + _MEMO_CATEGORY))
+                        place += known
+                        learnt_from = 0
             elif field == _F_NAME:
                 if length > _NAME_BYTES:
                     return NOT_MINE
-                code = code_of(begin, length, key0, key1, names)
+                code = name = code_of(begin, length, key0, key1, names)
                 put_long(lines + 8 * (NAME * width + column), code)
             else:
                 if length > _CATEGORY_BYTES:
                     return NOT_MINE
-                code = code_of(begin, length, key0, key1, categories)
+                code = category = code_of(begin, length, key0, key1, categories)
                 put_long(lines + 8 * (CATEGORY * width + column), code)
             if code < 0:
                 return NO_ROOM
             place += 1
+            if learnt_from and field != _F_PRODUCT:
+                learnt |= field
+                learnt_to = place
         elif field == _F_COST and word_at(place) & lowest(4) == _NULL:
             place += 4
         else:
@@ -396,6 +444,8 @@ def _scan_line(place, end, column, lines, width, key0, key1, products, names, ca
         if byte_at(place) != 44:
             return NOT_MINE
         place += 1
+    if learnt_from and learnt:
+        _learn(memo, product, learnt_from, learnt_to, name, category, learnt)
     if seen & _LINE_NEEDS != _LINE_NEEDS:
         return NOT_MINE
     return place + 1
@@ -499,6 +549,7 @@ def _scan_order(
                     long_at(texts),
                     long_at(texts + 8),
                     long_at(texts + 16),
+                    long_at(texts + 24),
                 )
                 if place < 0:
                     return place
@@ -604,7 +655,7 @@ def scan(
         currency: three letters and a quote, as a word.
         countries: address of 676 bytes, not 0 where two letters are a country.
         keys: address of four words: the keys of two hashes.
-        texts: address of the addresses of three dictionaries' headers: products, names, categories.
+        texts: address of the addresses of three dictionaries' headers, products, names, categories, and of the memos.
         left: one byte a message: 1 is written where the message is left to the plain tier.
 
     Returns:
@@ -640,9 +691,14 @@ def scan(
     return len(value_starts), column, line
 
 
+def no_memos() -> npt.NDArray[np.uint8]:
+    """Memory for MEMOS memos, none of them written. It belongs to one dictionary of each kind."""
+    return np.zeros(MEMOS * MEMO_BYTES + PADDING, dtype=np.uint8)
+
+
 class ScannedDictionary:
-    """A `Dictionary` whose texts are bytes in one piece of memory, found by their hash; the scanner adds to it. Four
-    slots' bytes, eight of a hash, eight of a place and the text itself are all that a text costs."""
+    """A `Dictionary` whose texts are bytes in one piece of memory, found by their hash; the scanner adds to it. Two
+    slots, eight bytes of a hash, eight of a place and the text itself are all that a text costs."""
 
     def __init__(self, key: Key) -> None:
         self._keys = tuple(np.uint64(half) for half in key)
@@ -683,7 +739,7 @@ class ScannedDictionary:
         return self._hashes[codes]
 
     def _grow(self, *, codes: int, room: int) -> None:
-        self._slots = np.full(2 * codes, -1, dtype=np.int32)
+        self._slots = np.zeros(2 * codes, dtype=np.uint64)
         self._hashes = np.concatenate((self._hashes, np.zeros(codes - len(self._hashes), dtype=np.uint64)))
         self._ends = np.concatenate((self._ends, np.zeros(codes + 1 - len(self._ends), dtype=np.int64)))
         self._arena = np.concatenate((self._arena, np.zeros(room + PADDING - len(self._arena), dtype=np.uint8)))
