@@ -157,8 +157,6 @@ class Unpacking:
         self.partitions = reader.partitions
         self.add = reader.add
         self.lag = reader.lag
-        self.partitions = reader.partitions
-        self.add = reader.add
         self.close = reader.close
 
     def poll(self, max_records: int, timeout: float) -> list[Chunk]:

@@ -655,6 +655,41 @@ def test_a_shard_that_nobody_saw_at_its_tip_within_its_retention_has_lost_its_po
     told.member.close()
 
 
+def test_a_reader_that_is_told_when_a_quiet_shard_was_at_its_tip_reads_it_on(fake: FakeKinesis) -> None:
+    fake.made = datetime.now(UTC)
+    last = fill(fake, A, range(10))[-1]
+    first = open_stream(fake).packed_reader({A: None})
+
+    def at_the_tip() -> bool:
+        first.poll(5, 0.01)
+        return A in first.tips()
+
+    eventually(at_the_tip, "the tip")
+    kept = first.tips()
+    first.close()
+    fake.shards[A].trimmed = 10
+    fill(fake, A, range(10, 20))
+    again = open_stream(fake).packed_reader({A: last}, kept)
+    values: list[bytes] = []
+
+    def read_on() -> bool:
+        values.extend(run.value(row) for run in again.poll(100, 0.01) for row in range(len(run)))
+        return len(values) >= 10
+
+    eventually(read_on, "what came since")
+    assert values == [b"%d" % value for value in range(10, 20)]
+    again.close()
+
+
+def test_a_reader_tells_no_tip_before_everything_up_to_it_was_handed_out(fake: FakeKinesis) -> None:
+    fill(fake, A, range(10))
+    reader = open_stream(fake).packed_reader({A: None})
+    runs = reader.poll(4, BOUND)
+    assert sum(map(len, runs)) == 4
+    assert reader.tips() == {}
+    reader.close()
+
+
 def test_a_paused_shard_whose_iterator_expired_with_its_last_record_is_read_on(fake: FakeKinesis) -> None:
     fake.made = datetime.now(UTC)
     fill(fake, A, range(10))

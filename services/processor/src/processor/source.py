@@ -49,8 +49,11 @@ PARTITIONS_SECONDS = 5.0
 Positions = dict[str, int | None]
 """partition to the last position taken; None: none yet"""
 
-SlotState = tuple[Positions, Place]
-"""where to resume, and how far the journal of identities is durable"""
+Tips = dict[str, int]
+"""partition to a time, ms since 1970, when there was nothing behind its position; see `PackedReader.tips`"""
+
+SlotState = tuple[Positions, Place] | tuple[Positions, Place, Tips]
+"""where to resume, and how far the journal of identities is durable; earlier versions kept no tips"""
 
 
 class TooManyDeadLettersError(Exception):
@@ -107,7 +110,8 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
         """Opens one slot where its snapshot left off; new partitions begin at their oldest message."""
         self._recovery.must_resume(found=resume_state is not None, what="stream's positions")
         index = int(for_part.removeprefix("slot-"))
-        resumed, durable = resume_state or ({}, None)
+        resumed, durable = resume_state[:2] if resume_state else ({}, None)
+        tips = resume_state[2] if resume_state and len(resume_state) == 3 else {}
         mine = self._stream.partitions()[index :: self._slots]
         after: Positions = {**dict.fromkeys(mine), **resumed}
         return Slot(
@@ -115,7 +119,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             stream=self._stream,
             after=after,
             mine=slice(index, None, self._slots),
-            reader=self._stream.packed_reader(after),
+            reader=self._stream.packed_reader(after, tips),
             decoder=self._decoder,
             dedup=Dedup(
                 Journal(self._recovery.identities(for_part)),
@@ -224,7 +228,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         durable = self._dedup.sync()
         self._telemetry.remembers(self._name, self._dedup.resident_bytes())
         self._dead_letters.flush(FLUSH_SECONDS)
-        return dict(self._after), durable
+        return dict(self._after), durable, self._reader.tips()
 
     def close(self) -> None:
         """Gives back the connections."""

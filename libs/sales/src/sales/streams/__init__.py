@@ -11,11 +11,15 @@ stays away; what was written but not acknowledged is then unknown, and writing i
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from sales.streams.packed import PackedReader
+
+
+NO_TIPS: Mapping[str, int] = MappingProxyType({})
+"""Of no partition it is known when it was at its tip; see `Stream.packed_reader`."""
 
 
 class StreamError(Exception):
@@ -198,9 +202,14 @@ class Stream(Protocol):
         oldest record there is."""
         ...
 
-    def packed_reader(self, after: Mapping[str, int | None]) -> "PackedReader":
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> "PackedReader":
         """As `reader`, for code that looks at bytes: the records of a run in one buffer, and on Kafka, where numba is
-        installed, without a Python object for each."""
+        installed, without a Python object for each.
+
+        Args:
+            after: as `reader` has it.
+            tips: what `PackedReader.tips` told when these positions were reached.
+        """
         ...
 
     def member(

@@ -18,7 +18,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Of
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from sales.settings import StreamSettings
-from sales.streams import AwayError, Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
+from sales.streams import NO_TIPS, AwayError, Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
 from sales.streams.kafka_confluent import (
     ConfluentMember,
     ConfluentReader,
@@ -319,7 +319,11 @@ class KafkaStream:
             librdkafka_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
         )
 
-    def packed_reader(self, after: Mapping[str, int | None]) -> PackedReader:
+    def packed_reader(
+        self,
+        after: Mapping[str, int | None],
+        tips: Mapping[str, int] = NO_TIPS,  # noqa: ARG002 (an offset stays valid when its record has expired)
+    ) -> PackedReader:
         """A reader of whole batches, whichever client is set; what ``reader`` gives, packed, where the package's extra
         ``compiled`` is not installed."""
         if not all(map(find_spec, COMPILED)):

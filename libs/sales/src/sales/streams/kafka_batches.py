@@ -151,6 +151,10 @@ class BatchesReader(Fetching):
                 self._next[number] = offset
         return super().lag()
 
+    def tips(self) -> dict[str, int]:
+        """None: an offset stays valid when its record has expired."""
+        return {}
+
 
 def _batches_of_a_run(batches: Sequence[Batch], room: int) -> int:
     """How many batches to take for the next run: one at least."""

@@ -16,7 +16,7 @@ from botocore.utils import parse_timestamp
 
 from sales.aws_faults import code, passes
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import Checkpoints, PositionLostError, StreamError
+from sales.streams import NO_TIPS, Checkpoints, PositionLostError, StreamError
 from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Listing, Shard
 from sales.streams.kinesis_writer import KinesisWriter
 from sales.streams.packed import Packing
@@ -286,12 +286,17 @@ class KinesisStream:
             if time.monotonic() > deadline:
                 raise StreamError(f"the end of {self._id}/{shard} was not reached in {SETTLE_SECONDS:.0f} s")
 
-    def reader(self, after: Mapping[str, int | None]) -> KinesisReader:
+    def reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> KinesisReader:
         """Reads these shards; of those among them, a child is read after its parents.
 
         A shard that was split or merged is no longer listed once its last record has expired. That it was read to its
         end can't be seen then, but it follows where another shard's position is still there: the reader proves that.
         Without one, PositionLostError.
+
+        Args:
+            after: shard to position.
+            tips: shard to a time when there was nothing behind that position; with it a shard that was quiet for longer
+                than its retention is read on.
         """
         listed = self._shards()
         names = {shard.name for shard in listed.shards}
@@ -302,12 +307,13 @@ class KinesisStream:
                 raise PositionLostError(f"stream {self._id} has no shards {', '.join(missing)} any more")
             log.warning("stream %s: shards %s have ended and expired", self._id, ", ".join(missing))
         reader = KinesisReader(self._client, self._name, self._shards, listed=listed, read_seconds=self._read_seconds)
-        reader.add(present)
+        reader.add(present, tips)
         return reader
 
-    def packed_reader(self, after: Mapping[str, int | None]) -> Packing:
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> Packing:
         """The same, packed: Kinesis's client gives each record as objects anyway."""
-        return Packing(self.reader(after))
+        reader = self.reader(after, tips)
+        return Packing(reader, reader.tips)
 
     def member(
         self,

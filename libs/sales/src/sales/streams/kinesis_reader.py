@@ -15,7 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import code, passes
-from sales.streams import AwayError, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams import NO_TIPS, AwayError, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
@@ -133,7 +133,7 @@ class KinesisReader:
         earlier."""
         return [shard.name for shard in self._listed]
 
-    def add(self, after: Mapping[str, int | None]) -> None:
+    def add(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> None:
         """Begins to read these shards; lists them anew if some are not known yet."""
         fresh = {name: position for name, position in after.items() if name not in self._sources}
         shards = {shard.name: shard for shard in self._listed}
@@ -142,7 +142,14 @@ class KinesisReader:
         missing = sorted(fresh.keys() - shards.keys())
         if missing:
             raise PositionLostError(f"stream {self._stream} has no shards {', '.join(missing)} any more")
-        self._begin([(shards[name], position) for name, position in fresh.items()])
+        self._begin(
+            [(shards[name], position) for name, position in fresh.items()],
+            {
+                name: Checkpoint(position, tips[name])
+                for name, position in fresh.items()
+                if position is not None and name in tips
+            },
+        )
 
     def _begin(
         self, starts: list[tuple[Shard, int | None]], tips: Mapping[str, Checkpoint | None] = MappingProxyType({})
@@ -198,6 +205,15 @@ class KinesisReader:
                 name: 0
                 for name, source in self._sources.items()
                 if not source.chunks and (source.at_tip or source.finished)
+            }
+
+    def tips(self) -> dict[str, int]:
+        """As `PackedReader.tips`: of shards of which all that was fetched has been handed out."""
+        with self._changed:
+            return {
+                name: source.tip.tip_ms
+                for name, source in self._sources.items()
+                if source.tip is not None and not source.chunks
             }
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sales.streams import Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams import NO_TIPS, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
 from sales.streams.packed import Packing
 
@@ -105,7 +105,11 @@ class MemoryStream:
         """Reads these partitions, each after a position; None: from the oldest record."""
         return MemoryReader(self, dict(after))
 
-    def packed_reader(self, after: Mapping[str, int | None]) -> Packing:
+    def packed_reader(
+        self,
+        after: Mapping[str, int | None],
+        tips: Mapping[str, int] = NO_TIPS,  # noqa: ARG002 (as on Kafka)
+    ) -> Packing:
         """The same, packed."""
         return Packing(self.reader(after))
 

@@ -1,6 +1,6 @@
 """Records of a stream in one buffer, for readers that look at bytes: no Python object for a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,12 @@ class PackedReader(Protocol):
         """As `Reader.lag`."""
         ...
 
+    def tips(self) -> dict[str, int]:
+        """When there was nothing behind what has been handed out, in ms since 1970 by this machine's clock, of each
+        partition where that is known. For a wire where a position expires though nothing came after it (Kinesis):
+        whoever keeps a position keeps this with it. Others tell of none."""
+        ...
+
     def close(self) -> None:
         """As `Reader.close`."""
         ...
@@ -111,8 +117,9 @@ def pack(chunk: Chunk) -> Packed:
 class Packing:
     """Packs what any reader gives."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, tips: Callable[[], dict[str, int]] = dict) -> None:
         self._reader = reader
+        self.tips = tips
         self.lag = reader.lag
         self.partitions = reader.partitions
         self.add = reader.add

@@ -1,0 +1,75 @@
+"""What a slot of the source keeps in its snapshot, and what it takes back from one."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from processor.decoding import Decoder, Secrets
+from processor.recovery import RecoveryDirectory
+from processor.source import OrdersSource, Slot, SlotState
+from processor.telemetry import Telemetry
+from sales.rules import Rules
+from sales.streams.memory import MemoryStream
+from sales.streams.packed import Packing
+
+TIP = 1_795_176_000_000
+
+
+class QuietStream(MemoryStream):
+    """Tells, as Kinesis does, when each partition was at its tip; and remembers what it was told."""
+
+    told: Mapping[str, int] | None = None
+
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] | None = None) -> Packing:
+        self.told = tips
+        return Packing(self.reader(after), lambda: dict.fromkeys(after, TIP))
+
+
+@pytest.fixture
+def stream() -> QuietStream:
+    stream = QuietStream("orders-1", partitions=1, clock=lambda: TIP, gap=0)
+    stream.append(b"a", b"no order")
+    return stream
+
+
+@pytest.fixture
+def recovery(tmp_path: Path) -> Iterator[RecoveryDirectory]:
+    recovery = RecoveryDirectory(tmp_path / "state", stream="orders-1", slots=1)
+    yield recovery
+    recovery.close()
+
+
+def a_slot(stream: QuietStream, recovery: RecoveryDirectory, state: SlotState | None) -> Slot:
+    source = OrdersSource(
+        stream=stream,
+        slots=1,
+        decoder=Decoder(Rules(currency="USD", countries={"GB"}), Secrets.of(1), compiled=False),
+        recovery=recovery,
+        dead_letters_writer=stream.writer,
+        horizon_ms=1,
+        poll_records=10,
+        dead_letter_share=1,
+        stopping=lambda: False,
+        telemetry=Telemetry(),
+    )
+    return source.build_part("orders", "slot-0", state)
+
+
+def test_a_snapshot_says_when_each_partition_was_at_its_tip_and_a_resumed_slot_passes_it_on(
+    stream: QuietStream, recovery: RecoveryDirectory
+) -> None:
+    slot = a_slot(stream, recovery, None)
+    kept = slot.snapshot()
+    slot.close()
+    assert kept[2:] == ({"0": TIP},)
+    a_slot(stream, recovery, kept).close()
+    assert stream.told == {"0": TIP}
+
+
+def test_a_snapshot_of_before_tips_were_kept_is_taken(stream: QuietStream, recovery: RecoveryDirectory) -> None:
+    slot = a_slot(stream, recovery, None)
+    positions, durable, *_ = slot.snapshot()
+    slot.close()
+    a_slot(stream, recovery, (positions, durable)).close()
+    assert stream.told == {}
