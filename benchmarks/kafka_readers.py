@@ -23,8 +23,8 @@ from pathlib import Path
 import cramjam
 import numpy as np
 from benchmarks import topics
+from benchmarks.command import default_work
 from benchmarks.lab import SYSTEM_CORE, BenchmarkError, machine, on_cores, open_lab
-from benchmarks.processor import default_work
 from crc32c import crc32c
 from kafka import codec
 

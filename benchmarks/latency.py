@@ -14,23 +14,18 @@ the servers' core; the processor has its own.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks import oracle, processor
-from benchmarks.lab import SERVERS_CORE, BenchmarkError, Lab, Meter, machine, on_cores, open_lab
+from benchmarks import command, oracle, paced, runs
+from benchmarks.lab import SERVERS_CORE, Lab, Meter, on_cores
 
-from sales.streams import StreamError
 from sales.times import parse_time
-from tillstream.interrupts import Interrupted
 from tillstream.local.nursery import Child
-from tillstream.local.server import ServerError
 
 START_SECONDS = 60.0
 DRAIN_SECONDS = 60.0
@@ -72,7 +67,7 @@ def measure(lab: Lab, rate: int, options: argparse.Namespace, *, name: str) -> L
     lab.wire.create(topic, partitions=options.partitions, retention_hours=24)
     try:
         stream_id = lab.wire.open(topic).id
-        with processor.running(lab, topic, partitions=options.partitions, settings=dict(options.set), name=name) as (
+        with runs.running(lab, topic, partitions=options.partitions, settings=dict(options.set), name=name) as (
             child,
             _,
         ):
@@ -84,12 +79,13 @@ def measure(lab: Lab, rate: int, options: argparse.Namespace, *, name: str) -> L
 def _listen(lab: Lab, rate: int, child: Child, options: argparse.Namespace, *, topic: str, stream_id: str) -> Latency:
     partitions = lab.wire.open(topic).partitions()
     updates = lab.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # its stubs say nothing
-    updates.subscribe(f"{processor.PREFIX}updates")
+    updates.subscribe(f"{runs.PREFIX}updates")
     try:
         deadline = time.monotonic() + START_SECONDS
         while updates.get_message(timeout=1.0) is None:
-            _check(child, deadline, "has published nothing")
-        generator = _generate(lab, rate, topic, options)
+            runs.check(child, deadline, "has published nothing")
+        orders = round(rate * (options.warm_up + options.seconds))
+        generator = paced.generate(lab, topic, rate=rate, orders=orders, products=options.products)
         meter = Meter(child.pid)
         before, started = meter.read(), time.monotonic()
         ticks: Ticks = {partition: [(-1, 0)] for partition in partitions}
@@ -97,15 +93,13 @@ def _listen(lab: Lab, rate: int, child: Child, options: argparse.Namespace, *, t
         deadline, behind = started + 3 * (options.warm_up + options.seconds) + START_SECONDS, 0
         while ends is None or any(ticks[partition][-1][0] < end for partition, end in ends.items()):
             if updates.get_message(timeout=0.5) is not None:
-                positions = processor.applied(lab, stream_id, partitions)
+                positions = runs.applied(lab, stream_id, partitions)
                 now_ms = time.time_ns() // 1_000_000
                 for partition, position in positions.items():
                     if position > ticks[partition][-1][0]:
                         ticks[partition].append((position, now_ms))
-            _check(child, deadline, "is not at the end of the topic")
-            if ends is None and generator.exit_code() is not None:
-                if generator.exit_code() != 0:
-                    raise BenchmarkError("\n".join(["the generator failed:", *generator.last_lines()]))
+            runs.check(child, deadline, "is not at the end of the topic")
+            if ends is None and paced.has_ended(generator):
                 found = lab.wire.open(topic).ends()
                 ends = {name: -1 if end is None else end for name, end in found.items()}
                 behind = sum(end - ticks[partition][-1][0] for partition, end in ends.items())
@@ -130,27 +124,6 @@ def _listen(lab: Lab, rate: int, child: Child, options: argparse.Namespace, *, t
         cpu_share=cpu / seconds,
         others=max(0.0, used.core_seconds - before.core_seconds - cpu) / seconds,
     )
-
-
-def _generate(lab: Lab, rate: int, topic: str, options: argparse.Namespace) -> Child:
-    orders = round(rate * (options.warm_up + options.seconds))
-    command = [sys.executable, "-m", "generator", "--rate", f"{rate}/s", "--orders", str(orders)]
-    env = {
-        **os.environ,
-        "STREAM": "kafka",
-        "KAFKA_BOOTSTRAP_SERVERS": lab.broker.address,
-        "ORDERS_STREAM": topic,
-        "PRODUCTS": str(options.products),
-    }
-    with on_cores(SERVERS_CORE):
-        return lab.nursery.spawn("generator", command, log=lab.scratch("generator") / "log", env=env)
-
-
-def _check(child: Child, deadline: float, what: str) -> None:
-    if child.exit_code() is not None:
-        raise BenchmarkError("\n".join(["the processor ended; its last lines:", *child.last_lines()]))
-    if time.monotonic() > deadline:
-        raise BenchmarkError("\n".join([f"the processor {what} in time; its last lines:", *child.last_lines()]))
 
 
 def _event_times(lab: Lab, topic: str, ends: dict[str, int]) -> dict[str, npt.NDArray[np.int64]]:
@@ -185,42 +158,24 @@ def table(found: list[Latency]) -> str:
 
 def main() -> int:
     """Measures each rate and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
+    command.add_settings(parser)
     parser.add_argument("--rates", type=int, nargs="+", default=[10_000, 50_000, 100_000], help="orders a second")
     parser.add_argument("--seconds", type=float, default=30, help="that count; default %(default)s")
     parser.add_argument("--warm-up", type=float, default=10, help="seconds before them; default %(default)s")
     parser.add_argument("--products", type=int, default=10_000, help="default %(default)s")
     parser.add_argument("--partitions", type=int, default=4, help="default %(default)s")
-    parser.add_argument(
-        "--set", type=processor.setting, action="append", default=[], help="NAME=VALUE, of the processor"
-    )
-    parser.add_argument("--work", type=Path, default=processor.default_work(), help="default %(default)s")
-    parser.add_argument("--json", type=Path, help="write everything there as well")
-    options = parser.parse_args()
-    try:
-        _run(options)
-    except (BenchmarkError, ServerError, StreamError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except Interrupted as interrupted:
-        return interrupted.exit_code
-    return 0
+    return command.run(_work, parser.parse_args())
 
 
-def _run(options: argparse.Namespace) -> None:
+def _work(lab: Lab, options: argparse.Namespace) -> None:
     found = []
-    with open_lab(options.work) as lab, on_cores(SERVERS_CORE):
-        about = machine(lab)
-        for name, value in about.items():
-            print(f"{name}: {value}")
+    with on_cores(SERVERS_CORE):
         for rate in options.rates:
             found.append(measure(lab, rate, options, name=f"{os.getpid()}-{rate}"))
             sys.stderr.write(f"{rate:,} orders a second: done\n")
     print(table(found))
-    if options.json is not None:
-        options.json.write_text(
-            json.dumps({"machine": about, "latency": [asdict(one) for one in found]}, indent=1) + "\n"
-        )
+    command.keep(lab, options, {"latency": [asdict(one) for one in found]})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ below ``--work``.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,16 +19,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks import oracle, processor, topics
-from benchmarks.lab import SERVERS_CORE, BenchmarkError, Lab, Meter, machine, on_cores, open_lab
+from benchmarks import command, oracle, runs, topics
+from benchmarks.lab import SERVERS_CORE, BenchmarkError, Lab, Meter, on_cores
 
 from sales.countries import REGION_OF
-from sales.streams import StreamError
-from tillstream.interrupts import Interrupted
 from tillstream.local.nursery import Child
-from tillstream.local.server import ServerError
 
 HERE = Path(__file__).parent
 PREFIX = "peer:"
@@ -149,9 +144,9 @@ def _install(lab: Lab, name: str) -> Path:
     if done.exists() or not commands:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    for command in commands:
-        sys.stderr.write(f"{name}: {' '.join(command[:3])} ...\n")
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    for line in commands:
+        sys.stderr.write(f"{name}: {' '.join(line[:3])} ...\n")
+        ran = subprocess.run(line, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
         if ran.returncode != 0:
             lines = (ran.stdout + ran.stderr).splitlines()[-15:]
             raise BenchmarkError("\n".join([f"{name} can't be installed:", *lines]))
@@ -244,7 +239,7 @@ def _watch(
 
 
 def _tillstream(lab: Lab, loaded: topics.Loaded, right: oracle.Answer, *, seconds: float, run: str) -> Result:
-    ours = processor.measure(lab, loaded, right, settings={}, seconds=seconds, name=run)
+    ours = runs.measure(lab, loaded, right, settings={}, seconds=seconds, name=run)
     return Result(TILLSTREAM, ours.messages, ours.whole_seconds, ours.whole_cpu_seconds, ours.peak_mb, ours.others)
 
 
@@ -273,8 +268,8 @@ class Standing:
         }
 
 
-def _median(runs: list[Result], name: str) -> float:
-    return float(statistics.median(getattr(run, name) for run in runs))
+def _median(results: list[Result], name: str) -> float:
+    return float(statistics.median(getattr(result, name) for result in results))
 
 
 def table(standings: dict[str, Standing]) -> str:
@@ -293,53 +288,42 @@ def table(standings: dict[str, Standing]) -> str:
 
 def main() -> int:
     """Runs the systems one after another; a peer that fails is told of, and the others run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("systems", nargs="+", choices=[TILLSTREAM, *PEERS])
-    processor.add_shape(parser, orders=100_000)
+    command.add_shape(parser, orders=100_000)
     parser.add_argument("--runs", type=int, default=3, help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=900, help="a run may take; default %(default)s")
-    options = parser.parse_args()
-    try:
-        return _run(options)
-    except (BenchmarkError, ServerError, StreamError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except Interrupted as interrupted:
-        return interrupted.exit_code
+    return command.run(_work, parser.parse_args())
 
 
-def _run(options: argparse.Namespace) -> int:
+def _work(lab: Lab, options: argparse.Namespace) -> None:
     standings: dict[str, Standing] = {}
-    failed = False
-    with open_lab(options.work) as lab:
-        for name, value in machine(lab).items():
-            print(f"{name}: {value}")
-        for name in options.systems:
-            try:
-                standings[name] = _stand(lab, name, options)
-            except BenchmarkError as error:
-                failed = True
-                sys.stderr.write(f"{error}\n")
-        print(table(standings))
-        if options.json is not None:
-            document: dict[str, Any] = {
-                "machine": machine(lab),
-                "systems": {name: standing.figures() for name, standing in standings.items()},
-                "runs": {name: asdict(standing) for name, standing in standings.items()},
-            }
-            options.json.write_text(json.dumps(document, indent=1) + "\n")
-    return int(failed)
+    failed = []
+    for name in options.systems:
+        try:
+            standings[name] = _stand(lab, name, options)
+        except BenchmarkError as error:
+            failed.append(name)
+            sys.stderr.write(f"{error}\n")
+    print(table(standings))
+    found = {
+        "systems": {name: standing.figures() for name, standing in standings.items()},
+        "runs": {name: asdict(standing) for name, standing in standings.items()},
+    }
+    command.keep(lab, options, found)
+    if failed:
+        raise BenchmarkError(f"without figures: {' '.join(failed)}")
 
 
 def _stand(lab: Lab, name: str, options: argparse.Namespace) -> Standing:
-    shape = processor.shape(options)
+    shape = command.shape(options)
     orders = shape.orders if name == TILLSTREAM else min(shape.orders, PEERS[name].most)
-    runs = {}
+    found = {}
     for size in (orders // 10, orders):
         loaded = topics.load(lab, replace(shape, orders=size))
         right = oracle.answer(lab, loaded)
-        runs[size] = _runs(lab, name, loaded, right, options)
-    return Standing(runs[orders], runs[orders // 10])
+        found[size] = _runs(lab, name, loaded, right, options)
+    return Standing(found[orders], found[orders // 10])
 
 
 def _runs(
