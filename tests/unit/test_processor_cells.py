@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.cells import Cells, ListedNames, add_up, merge
+from processor.cells import Cells, ListedNames, merge
 
 YEARS = 26 * 366 * 86_400_000
 
@@ -61,13 +61,3 @@ def test_merging_keeps_every_total(tables: list[tuple[list[str], dict[tuple[int,
         places = list(zip(part.panes.tolist(), part.codes.tolist(), strict=True))
         assert len(set(places)) == len(places)
         assert part.panes.tolist() == sorted(part.panes.tolist())
-
-
-@given(rows=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=20), size=st.sampled_from([10, 10**9]))
-def test_sums_are_the_same_gathered_in_an_array_or_by_sorting(rows: list[tuple[int, int]], size: int) -> None:
-    expected: dict[int, int] = {}
-    for key, value in rows:
-        expected[key] = expected.get(key, 0) + value
-    keys, sums = add_up(np.array([key for key, _ in rows], np.int64), [np.array([v for _, v in rows], np.int64)], size)
-    assert dict(zip(keys.tolist(), sums[:, 0].tolist(), strict=True)) == expected
-    assert keys.tolist() == sorted(expected)

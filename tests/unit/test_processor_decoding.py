@@ -257,7 +257,7 @@ def test_both_tiers_agree_on_mutated_orders(values: list[bytes]) -> None:
 
 P, N, C = "product_id", "product_name", "category"
 TEXTS_OF_A_LINE = st.sampled_from([(P, N, C)] * 4 + [(P, C, N), (P, N), (P, C), (P,), (N, P, C), (C, P, C), (P, N, N)])
-MEANT = {
+MEANT: dict[str, list[Any]] = {
     P: ["a", "b"],
     N: ["Lamp", "Lump", "L" * 90],
     C: ["Home", "Dome"],

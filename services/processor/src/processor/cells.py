@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Int64s = npt.NDArray[np.int64]
-
-_DENSE = 3
-"""Sums are gathered in an array with a place for every possible key while that has at most so many places a row."""
+from processor.grouping import Int64s, group
 
 
 class Names(Protocol):
@@ -69,7 +65,7 @@ class Pane:
     __slots__ = ("_runs",)
 
     MOST_RUNS = 8
-    """So many unmerged runs are collected before they are merged into one: merging costs a sort."""
+    """So many unmerged runs are collected before they are merged into one."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[Int64s, Int64s]] = []
@@ -81,7 +77,7 @@ class Pane:
             self.merged()
 
     def merged(self) -> tuple[Int64s, Int64s]:
-        """Distinct slots, ascending where there was more than one run, and their sums."""
+        """Distinct slots and their sums."""
         if len(self._runs) > 1:
             slots, sums = (np.concatenate(column) for column in zip(*self._runs, strict=True))
             self._runs = [group(slots, sums)]
@@ -94,34 +90,14 @@ def no_cells(columns: int) -> Cells:
     return Cells(ListedNames(()), nothing, nothing, np.zeros((0, columns), dtype=np.int64))
 
 
-def add_up(keys: Int64s, values: Sequence[Int64s], size: int) -> tuple[Int64s, Int64s]:
-    """Distinct keys, ascending, and the sums of the rows that share one, shape (keys, columns).
-
-    Args:
-        keys: from 0 to ``size`` - 1.
-        values: columns; the first is above 0 in every row.
-        size: one more than the largest key can be.
-    """
-    if size <= _DENSE * len(keys) + 1024:
-        totals = np.zeros((len(values), size), dtype=np.int64)
-        for total, column in zip(totals, values, strict=True):
-            np.add.at(total, keys, column)
-        distinct = np.flatnonzero(totals[0])
-        return distinct, totals[:, distinct].T.copy()
-    return group(keys, np.column_stack(values))
-
-
-def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
-    """Distinct keys, ascending, and the sums of the rows of ``values`` (rows, columns) that share a key."""
-    if not len(keys):
-        return keys, values
-    order = np.argsort(keys)
-    ordered = keys[order]
-    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    sums = np.empty((len(first), values.shape[1]), dtype=np.int64)
-    for column in range(values.shape[1]):  # one by one: numpy adds rows of a few numbers half as fast
-        sums[:, column] = np.add.reduceat(values[:, column][order], first)
-    return ordered[first], sums
+def in_panes(names: Names, panes: Int64s, codes: Int64s, sums: Int64s, *, first: int, pane_ms: int = 1) -> Cells:
+    """Cells of rows in any order, whose panes are numbered from 0, the one that starts at ``first``."""
+    if (panes[1:] < panes[:-1]).any():
+        # numpy sorts numbers of 16 bits by counting them.
+        narrow = panes.astype(np.uint16) if panes.max() < 1 << 16 else panes
+        order = np.argsort(narrow, kind="stable")
+        panes, codes, sums = panes[order], codes[order], sums[order]
+    return Cells(names, panes * pane_ms + first, codes, sums)
 
 
 def merge(parts: Sequence[Cells], columns: int) -> list[Cells]:
@@ -145,7 +121,7 @@ def _merged(parts: Sequence[Cells], width: int) -> Cells:
     codes = np.concatenate([part.codes for part in parts])
     start = int(panes.min())
     keys, sums = group((panes - start) * width + codes, np.concatenate([part.sums for part in parts]))
-    return Cells(names=parts[0].names, panes=keys // width + start, codes=keys % width, sums=sums)
+    return in_panes(parts[0].names, keys // width, keys % width, sums, first=start)
 
 
 def _renamed(parts: Sequence[Cells]) -> list[Cells]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from processor.cells import Cells, Int64s, Names, Pane, no_cells
+from processor.cells import Cells, Names, Pane, no_cells
+from processor.grouping import Int64s
 from processor.panes import COUNTRY_COLUMNS
 from processor.register import Register
 from sales.rollups import ALL, Rollup

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from processor.cells import Cells, Int64s, merge
+from processor.cells import Cells, merge
+from processor.grouping import Int64s
 from processor.labels import Labels, LatestNames
 from processor.minutes import Minutes, Sums
 from processor.panes import (

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from processor import columns as c
-from processor.cells import Cells, Int64s, Names, add_up
+from processor.cells import Cells, Names, in_panes, no_cells
 from processor.columns import Columns
 from processor.countries import COUNTRIES, COUNTRY_CODES
-from processor.labels import LatestNames
+from processor.grouping import Int64s, greatest, group
+from processor.labels import LatestNames, position_words
 from processor.scopes import cell_codes, scope_codes
 from processor.texts import Dictionaries
 from sales.windows import MINUTE_MS, SECOND_MS
@@ -69,75 +69,115 @@ def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Or
         origins: the runs that their rows count through, in order.
     """
     orders, lines = columns.orders, columns.lines
-    times = orders[c.EVENT_TIME]
-    second_of, seconds = _panes(times, SECOND_MS)
+    if not len(columns):
+        return _of_none(dictionaries, origins)
     is_sale = 1 - (orders[c.FLAGS] & c.IS_RETURN)
     sign = 2 * is_sale - 1
     net = columns.net()
     line_order, line_sign = lines[c.ORDER], sign[lines[c.ORDER]]
     ones = np.ones(len(net), dtype=np.int64)
-
-    products, categories = len(dictionaries.products), len(dictionaries.categories)
-    product_keys, product_sums = add_up(
-        second_of[line_order] * products + lines[c.PRODUCT],
-        (ones, line_sign * lines[c.QUANTITY], line_sign * net),
-        len(seconds) * products,
-    )
+    seconds, minutes = _Panes(orders[c.EVENT_TIME], SECOND_MS), _Panes(orders[c.EVENT_TIME], MINUTE_MS)
 
     # Orders are counted once for each thing they touch, however many of their lines do: so first one row for each
     # (order, category), then one for each (pane, category).
-    touched, in_category = add_up(
-        line_order * categories + lines[c.CATEGORY], (ones, lines[c.QUANTITY], net), len(columns) * categories
-    )
-    order_of, category_of = touched // max(categories, 1), touched % max(categories, 1)
+    categories = len(dictionaries.categories)
+    touched, in_category = group(line_order * categories + lines[c.CATEGORY], _rows(ones, lines[c.QUANTITY], net))
+    order_of = touched // categories
+    category_of = touched - order_of * categories
     touching, quantity, amount = in_category.T
-    category_keys, category_sums = add_up(
-        second_of[order_of] * categories + category_of,
-        (touching, sign[order_of] * quantity, sign[order_of] * amount, is_sale[order_of]),
-        len(seconds) * categories,
-    )
-
     by_order = _country_columns(is_sale, _per_order(columns, lines[c.QUANTITY]), _per_order(columns, net))
-    country_keys, country_sums = add_up(
-        second_of * COUNTRY_CODES + orders[c.COUNTRY], by_order, len(seconds) * COUNTRY_CODES
-    )
+    by_category = _country_columns(is_sale[order_of], quantity, amount)
+    country_of = orders[c.COUNTRY]
     return Partial(
-        positions={origin.partition: (int(origin.positions[-1]), origin.position_digits) for origin in origins},
-        max_event_time=int(times.max()) if len(columns) else 0,
-        products=_cells(dictionaries.products, seconds, product_keys, products, product_sums),
-        categories=_cells(dictionaries.categories, seconds, category_keys, categories, category_sums),
-        countries=_cells(COUNTRIES, seconds, country_keys, COUNTRY_CODES, country_sums),
-        minutes=Cells(
+        positions=_reached(origins),
+        max_event_time=int(orders[c.EVENT_TIME].max()),
+        products=seconds.cells(
+            dictionaries.products,
+            len(dictionaries.products),
+            line_order,
+            lines[c.PRODUCT],
+            _rows(ones, line_sign * lines[c.QUANTITY], line_sign * net),
+        ),
+        categories=seconds.cells(
+            dictionaries.categories,
+            categories,
+            order_of,
+            category_of,
+            _rows(touching, sign[order_of] * quantity, sign[order_of] * amount, is_sale[order_of]),
+        ),
+        countries=seconds.cells(COUNTRIES, COUNTRY_CODES, np.arange(len(columns)), country_of, _rows(*by_order)),
+        minutes=minutes.cells(
             dictionaries.scopes,
-            *_minutes(
-                columns,
-                by_order,
-                (order_of, category_of),
-                _country_columns(is_sale[order_of], quantity, amount),
-                scope_codes(categories),
-            ),
+            scope_codes(categories),
+            np.concatenate((np.arange(len(columns)), order_of)),
+            np.concatenate((country_of, cell_codes(country_of[order_of], category_of))),
+            np.concatenate((_rows(*by_order), _rows(*by_category))),
         ),
         product_names=_latest_names(columns, dictionaries, origins),
     )
 
 
-def _panes(times: Int64s, pane_ms: int) -> tuple[Int64s, Int64s]:
-    """For each time the number of its pane, and the panes' starts, ascending."""
-    starts = times - times % pane_ms
-    if len(starts) and (starts == starts[0]).all():
-        return np.zeros(len(starts), dtype=np.int64), starts[:1]
-    distinct, numbers = np.unique(starts, return_inverse=True)
-    return numbers, distinct
+def _of_none(dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
+    """What no orders add."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return Partial(
+        positions=_reached(origins),
+        max_event_time=0,
+        products=no_cells(len(PRODUCT_COLUMNS)),
+        categories=no_cells(len(CATEGORY_COLUMNS)),
+        countries=no_cells(len(COUNTRY_COLUMNS)),
+        minutes=no_cells(len(COUNTRY_COLUMNS)),
+        product_names=LatestNames(
+            products=dictionaries.products,
+            product_codes=nothing,
+            names=dictionaries.names,
+            name_codes=nothing,
+            event_times=nothing,
+            positions=position_words(nothing),
+            partitions=(),
+            partition_codes=nothing,
+        ),
+    )
 
 
-def _cells(names: Names, panes: Int64s, keys: Int64s, width: int, sums: Int64s) -> Cells:
-    return Cells(names=names, panes=panes[keys // max(width, 1)], codes=keys % max(width, 1), sums=sums)
+def _reached(origins: Sequence[Origin]) -> dict[str, tuple[int, int]]:
+    return {origin.partition: (int(origin.positions[-1]), origin.position_digits) for origin in origins}
+
+
+def _rows(*columns: Int64s) -> Int64s:
+    """Columns as rows."""
+    return np.stack(columns).T
+
+
+class _Panes:
+    """Which pane each order is in, as numbers from the first one."""
+
+    def __init__(self, times: Int64s, pane_ms: int) -> None:
+        numbers = times // pane_ms
+        first = int(numbers.min())
+        self._pane_of = numbers - first
+        self._first_ms = first * pane_ms
+        self._pane_ms = pane_ms
+
+    def cells(self, names: Names, width: int, orders: Int64s, codes: Int64s, values: Int64s) -> Cells:
+        """The sums of rows by pane and name.
+
+        Args:
+            names: what the codes mean.
+            width: codes are below it.
+            orders: which order each row belongs to.
+            codes: of each row.
+            values: shape (rows, columns).
+        """
+        keys, sums = group(self._pane_of[orders] * width + codes, values)
+        panes = keys // width
+        return in_panes(names, panes, keys - panes * width, sums, first=self._first_ms, pane_ms=self._pane_ms)
 
 
 def _per_order(columns: Columns, values: Int64s) -> Int64s:
     """The sums of each order's lines."""
     first = np.cumsum(columns.orders[c.LINES]) - columns.orders[c.LINES]
-    sums: Int64s = np.add.reduceat(values, first) if len(columns) else values
+    sums: Int64s = np.add.reduceat(values, first)
     return sums
 
 
@@ -154,80 +194,24 @@ def _country_columns(is_sale: Int64s, quantity: Int64s, amount: Int64s) -> tuple
     )
 
 
-def _minutes(
-    columns: Columns,
-    by_order: Sequence[Int64s],
-    touched: tuple[Int64s, Int64s],
-    by_category: Sequence[Int64s],
-    width: int,
-) -> tuple[Int64s, Int64s, Int64s]:
-    """Panes, scopes and sums per minute by country, and by country and category.
-
-    Args:
-        columns: the orders.
-        by_order: COUNTRY_COLUMNS of each.
-        touched: an order and a category that it touches, row by row.
-        by_category: COUNTRY_COLUMNS of those rows.
-        width: how many scopes there can be.
-    """
-    minute_of, minutes = _panes(columns.orders[c.EVENT_TIME], MINUTE_MS)
-    countries = columns.orders[c.COUNTRY]
-    order_of, category_of = touched
-    keys = np.concatenate(
-        (minute_of * width + countries, minute_of[order_of] * width + cell_codes(countries[order_of], category_of))
-    )
-    values = [np.concatenate(pair) for pair in zip(by_order, by_category, strict=True)]
-    distinct, sums = add_up(keys, values, len(minutes) * width)
-    return minutes[distinct // width], distinct % width, sums
-
-
 def _latest_names(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> LatestNames:
-    products = columns.lines[c.PRODUCT]
-    times = columns.orders[c.EVENT_TIME][columns.lines[c.ORDER]]
-    latest = np.full(len(dictionaries.products), -1, dtype=np.int64)
-    np.maximum.at(latest, products, times)
-    winners = np.flatnonzero(times == latest[products])
-    starts = np.cumsum([0, *map(len, origins)])
-    rows = columns.orders[c.ROW][columns.lines[c.ORDER][winners]]
-    origin_of = np.searchsorted(starts, rows, side="right") - 1
-    positions = _positions(origins, starts, rows, origin_of)
-    if len(origins) > 1:
-        # Within one run rows stand in the order of their positions already.
-        rank_of = np.argsort(np.argsort([origin.partition for origin in origins]))
-        order = np.lexsort((winners, rank_of[origin_of], _sortable(positions)))
-        winners, origin_of, positions = winners[order], origin_of[order], positions[order]
-    chosen = np.empty(len(latest), dtype=np.int64)
-    chosen[products[winners]] = np.arange(len(winners))  # of those that are given one place the last stays
-    distinct = np.flatnonzero(latest >= 0)
-    last = chosen[distinct]
-    partitions = np.array([origin.partition for origin in origins], dtype=np.object_)
+    lines, times = columns.lines, columns.orders[c.EVENT_TIME]
+    positions = np.concatenate([position_words(origin.positions) for origin in origins])
+    starts = np.cumsum([len(origin) for origin in origins])
+    rows = columns.orders[c.ROW]
+    partitions = sorted({origin.partition for origin in origins})
+    partition_of_origin = np.array([partitions.index(origin.partition) for origin in origins])
+    partition_of = partition_of_origin[np.searchsorted(starts, rows, side="right")]
+    ranks = np.column_stack((times, positions[rows], partition_of))
+    last = greatest(lines[c.PRODUCT], lines[c.ORDER], ranks)
+    order_of = lines[c.ORDER][last]
     return LatestNames(
         products=dictionaries.products,
-        product_codes=distinct,
+        product_codes=lines[c.PRODUCT][last],
         names=dictionaries.names,
-        name_codes=columns.lines[c.NAME][winners[last]],
-        event_times=latest[distinct],
-        positions=positions[last].astype(np.object_),
-        partitions=partitions[origin_of[last]],
+        name_codes=lines[c.NAME][last],
+        event_times=times[order_of],
+        positions=positions[rows[order_of]],
+        partitions=partitions,
+        partition_codes=partition_of[order_of],
     )
-
-
-def _positions(
-    origins: Sequence[Origin], starts: Int64s, rows: Int64s, origin_of: Int64s
-) -> Int64s | npt.NDArray[np.object_]:
-    """The position of each row: int64s, or Python's integers where they are larger (Kinesis: 186 bits)."""
-    if all(isinstance(origin.positions, np.ndarray) for origin in origins):
-        return np.concatenate([np.zeros(0, np.int64), *(origin.positions for origin in origins)])[rows]
-    inside = rows - starts[origin_of]
-    found = [
-        int(origins[origin].positions[row]) for origin, row in zip(origin_of.tolist(), inside.tolist(), strict=True)
-    ]
-    positions = np.empty(len(found), dtype=np.object_)
-    positions[:] = found
-    return positions
-
-
-def _sortable(positions: Int64s | npt.NDArray[np.object_]) -> Int64s:
-    """Numbers in the order of the positions."""
-    ranks: Int64s = np.unique(positions, return_inverse=True)[1]
-    return ranks

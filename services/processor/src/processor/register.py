@@ -4,7 +4,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-from processor.cells import Int64s, ListedNames, Names
+from processor.cells import ListedNames, Names
+from processor.grouping import Int64s
 
 _DICTIONARIES = 8
 """How many dictionaries' slots are remembered: each decoder of this process has some."""

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from processor.cells import Cells, Int64s, Names, Pane, group, no_cells
+from processor.cells import Cells, Names, Pane, no_cells
+from processor.grouping import Int64s, add_rows, group
 from processor.register import Register
 from sales.windows import Window
 
@@ -135,7 +136,7 @@ class RollingTable:
 
     def _apply(self, window: int, pane: Pane, sign: int) -> None:
         slots, sums = pane.merged()
-        self._totals[window, slots] += sign * sums
+        add_rows(self._totals[window], slots, sums, sign)
 
     def _add_to_windows(self, panes: Int64s, slots: Int64s, sums: Int64s) -> None:
         whole: tuple[Int64s, Int64s] | None = None
@@ -146,7 +147,7 @@ class RollingTable:
                 inside = whole
             else:
                 inside = _by_slot(panes[first:behind], slots[first:behind], sums[first:behind])
-            self._totals[index, inside[0]] += inside[1]
+            add_rows(self._totals[index], *inside, 1)
 
     def _add_to_levels(self, panes: Int64s, slots: Int64s, sums: Int64s) -> None:
         """Puts rows into the panes of the shortest window whose start they are not before."""

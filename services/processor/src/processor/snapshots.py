@@ -4,19 +4,23 @@ State is a log of deltas: each holds what was added since the one before, so wha
 delta from nothing (a dump) begins a new log.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from processor.cells import Cells, ListedNames, listed
+from processor.grouping import Int64s
 from processor.labels import LatestNames
 
-FORMAT = 4
+FORMAT = 5
 """Changes when older code could not read what newer code writes, or the other way round."""
+
+
+Narrow = tuple[int, str, bytes]
+"""A least number, a numpy type, and how much more than the least each number is, in that type: sums are mostly small,
+and panes near to each other."""
 
 
 class SnapshotError(Exception):
@@ -95,36 +99,48 @@ def _table(parts: list[Cells]) -> list[Any]:
     texts = [
         names.text(code) for code in range(max((int(part.codes.max()) + 1 for part in own if len(part)), default=0))
     ]
-    rows = [[part.panes.tobytes(), part.codes.tobytes(), part.sums.tobytes()] for part in own]
-    return [texts, own[0].sums.shape[1], rows]
+    rows = [[_narrow(column) for column in (part.panes, part.codes, *part.sums.T)] for part in own]
+    return [texts, rows]
 
 
-def _cells_of(texts: list[str], columns: int, rows: list[list[bytes]]) -> list[Cells]:
+def _cells_of(texts: list[str], rows: list[list[Narrow]]) -> list[Cells]:
     names = ListedNames(texts)
-    return [
-        Cells(
-            names,
-            np.frombuffer(panes, dtype=np.int64),
-            np.frombuffer(codes, dtype=np.int64),
-            np.frombuffer(sums, dtype=np.int64).reshape(-1, columns),
-        )
-        for panes, codes, sums in rows
-    ]
+    cells = []
+    for part in rows:
+        panes, codes, *sums = map(_wide, part)
+        cells.append(Cells(names, panes, codes, np.stack(sums).T))
+    return cells
+
+
+def _narrow(numbers: Int64s) -> Narrow:
+    least, most = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+    kind = next(kind for kind in ("<u1", "<u2", "<u4", "<u8") if most - least < 1 << 8 * int(kind[-1]))
+    return least, kind, (numbers - least).astype(kind).tobytes()
+
+
+def _wide(narrow: Narrow) -> Int64s:
+    least, kind, payload = narrow
+    return np.frombuffer(payload, dtype=kind).astype(np.int64) + least
 
 
 def _names(latest: LatestNames) -> list[Any]:
     return [
         [latest.products.text(code) for code in latest.product_codes.tolist()],
         [latest.names.text(code) for code in latest.name_codes.tolist()],
-        latest.event_times.tobytes(),
-        # Kinesis positions have 186 bits, more than msgpack's integers.
-        list(map(str, latest.positions.tolist())),
-        latest.partitions.tolist(),
+        _narrow(latest.event_times),
+        [_narrow(word) for word in latest.positions.T],
+        latest.partitions,
+        _narrow(latest.partition_codes),
     ]
 
 
 def _names_of(
-    products: list[str], names: list[str], event_times: bytes, positions: list[str], partitions: list[str]
+    products: list[str],
+    names: list[str],
+    event_times: Narrow,
+    positions: list[Narrow],
+    partitions: list[str],
+    partition_codes: Narrow,
 ) -> LatestNames:
     own = np.arange(len(products))
     return LatestNames(
@@ -132,17 +148,11 @@ def _names_of(
         product_codes=own,
         names=ListedNames(names),
         name_codes=own,
-        event_times=np.frombuffer(event_times, dtype=np.int64),
-        positions=_objects(map(int, positions)),
-        partitions=_objects(partitions),
+        event_times=_wide(event_times),
+        positions=np.stack([_wide(word) for word in positions]).T,
+        partitions=partitions,
+        partition_codes=_wide(partition_codes),
     )
-
-
-def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:
-    listed = list(values)
-    objects = np.empty(len(listed), dtype=np.object_)
-    objects[:] = listed
-    return objects
 
 
 _encode = msgspec.msgpack.Encoder().encode
