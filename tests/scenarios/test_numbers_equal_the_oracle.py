@@ -23,7 +23,7 @@ from processor.decoding import Decoder, Secrets
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal
 from processor.numbers import Numbers
-from processor.panes import Origin, summarise
+from processor.panes import Origin, summarising
 from sales.board import Keys, Tick
 from sales.countries import REGION_OF
 from sales.rules import Rules
@@ -239,6 +239,7 @@ class Machine:
         self.next = list(positions)
         self.dedup = Dedup(Journal(self.folder / "identities"), horizon_ms=90_000_000, resident_bytes=3000)
         self.decoder = Decoder(RULES, Secrets.of(7), compiled=self.compiled)
+        self.summarise = summarising(compiled=self.compiled)
         self.numbers = Numbers(
             windows=parse_windows(WINDOWS),
             keys=Keys("sales:"),
@@ -263,7 +264,7 @@ class Machine:
         entries = identities(words[c.ID_LOW], words[c.ID_HIGH], times, decoded.contents, marks)
         accepted = columns.take(self.dedup.admit(times, entries) == Verdict.ACCEPTED)
         origin = Origin(f"orders/{partition}", positions, position_digits=20)
-        self.numbers.apply(summarise(accepted, self.decoder.dictionaries, [origin]))
+        self.numbers.apply(self.summarise(accepted, self.decoder.dictionaries, [origin]))
         self.numbers.take_rollups(0)
         self.next[partition] += len(events)
 

@@ -4,7 +4,7 @@ Orders are summed once, at the finest resolution (one-second panes; minutes for 
 on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +60,23 @@ class Origin:
         return len(self.positions)
 
 
+Summarise = Callable[[Columns, Dictionaries, Sequence[Origin]], Partial]
+"""`summarise`, or the same compiled."""
+
+
+def summarising(*, compiled: bool) -> Summarise:
+    """What sums orders, with memory of its own; for one thread.
+
+    Args:
+        compiled: in compiled code; needs numba.
+    """
+    if not compiled:
+        return summarise
+    from processor.summing import Summing  # noqa: PLC0415 (needs numba, and Partial from here)
+
+    return Summing().summarise
+
+
 def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
     """Sums some accepted, deduplicated orders.
 
@@ -70,7 +87,7 @@ def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Or
     """
     orders, lines = columns.orders, columns.lines
     if not len(columns):
-        return _of_none(dictionaries, origins)
+        return nothing_of(dictionaries, origins)
     is_sale = 1 - (orders[c.FLAGS] & c.IS_RETURN)
     sign = 2 * is_sale - 1
     net = columns.net()
@@ -89,7 +106,7 @@ def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Or
     by_category = _country_columns(is_sale[order_of], quantity, amount)
     country_of = orders[c.COUNTRY]
     return Partial(
-        positions=_reached(origins),
+        positions=reached(origins),
         max_event_time=int(orders[c.EVENT_TIME].max()),
         products=seconds.cells(
             dictionaries.products,
@@ -117,11 +134,11 @@ def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Or
     )
 
 
-def _of_none(dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
+def nothing_of(dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
     """What no orders add."""
     nothing = np.zeros(0, dtype=np.int64)
     return Partial(
-        positions=_reached(origins),
+        positions=reached(origins),
         max_event_time=0,
         products=no_cells(len(PRODUCT_COLUMNS)),
         categories=no_cells(len(CATEGORY_COLUMNS)),
@@ -140,7 +157,8 @@ def _of_none(dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
     )
 
 
-def _reached(origins: Sequence[Origin]) -> dict[str, tuple[int, int]]:
+def reached(origins: Sequence[Origin]) -> dict[str, tuple[int, int]]:
+    """The last position of each origin's partition, and its digits."""
     return {origin.partition: (int(origin.positions[-1]), origin.position_digits) for origin in origins}
 
 

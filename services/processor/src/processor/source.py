@@ -18,7 +18,7 @@ from processor.columns import Columns, Int64s, Uint64s
 from processor.decoding import Decoder
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal, Place
-from processor.panes import Origin, Partial, summarise
+from processor.panes import Origin, Partial, Summarise, summarising
 from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
 from sales import dead_letters
@@ -94,6 +94,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
         self._stream = stream
         self._slots = slots
         self._decoder = decoder
+        self._summarise = summarising(compiled=decoder.compiled)
         self._recovery = recovery
         self._dead_letters_writer = dead_letters_writer
         self._horizon_ms = horizon_ms
@@ -121,6 +122,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             mine=slice(index, None, self._slots),
             reader=self._stream.packed_reader(after, tips),
             decoder=self._decoder,
+            summarise=self._summarise,
             dedup=Dedup(
                 Journal(self._recovery.identities(for_part)),
                 horizon_ms=self._horizon_ms,
@@ -176,6 +178,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         mine: slice,
         reader: PackedReader,
         decoder: Decoder,
+        summarise: Summarise,
         dedup: Dedup,
         dead_letters_writer: Writer,
         poll_records: int,
@@ -191,6 +194,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         """which of the stream's partitions, in their natural order"""
         self._reader = reader
         self._decoder = decoder
+        self._summarise = summarise
         self._dedup = dedup
         self._dead_letters = dead_letters_writer
         self._poll_records = poll_records
@@ -275,7 +279,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self._watch.note(sum(map(len, runs)), len(rejected))
         accepted = columns.take(verdicts == Verdict.ACCEPTED)
         origins = [Origin(f"{self._stream_id}/{run.partition}", run.positions, self._digits) for run in runs]
-        partial = summarise(accepted, self._decoder.dictionaries, origins)
+        partial = self._summarise(accepted, self._decoder.dictionaries, origins)
         self._decoder.bound()
         counts = partial.counts
         counts["accepted"] = len(accepted)
