@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from processor.numbers import Standing
+from processor.panes import Reading
 from processor.telemetry import Telemetry
 from sales.telemetry import served
 
@@ -27,6 +28,10 @@ def standing(*, lag: int | None = 0) -> Standing:
     return Standing(as_of=NOON, newest=NOON - 1500, late=3, lag=lag, products=42)
 
 
+def a_reading(*, messages: int, scanned: int, broker_time: int, identities_bytes: int = 0) -> Reading:
+    return Reading("slot-0", messages, scanned, broker_time, identities_bytes)
+
+
 def get(port: int, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # our own
@@ -38,10 +43,9 @@ def get(port: int, path: str) -> tuple[int, str]:
 def test_what_was_noted_is_scraped() -> None:
     telemetry = Telemetry()
     counts = {"accepted": 7, "duplicates": 2, "dead_letters": 1, "dead_letters:json": 1}
-    telemetry.took(counts, messages=10, scanned=8, broker_time=NOON)
+    telemetry.took(counts, [a_reading(messages=10, scanned=8, broker_time=NOON, identities_bytes=4096)])
     telemetry.stands(standing(lag=5))
     telemetry.saved(0.004, 1234)
-    telemetry.remembers("slot-0", 4096)
     with served("127.0.0.1", 0, telemetry.registry, telemetry.health()) as port:
         status, text = get(port, "/metrics")
     assert status == 200
@@ -77,7 +81,7 @@ def test_a_processor_is_ready_when_the_board_is_fresh_and_not_far_behind() -> No
     telemetry.published(0.01)
     assert ready() is None
     counts = {"accepted": 1, "duplicates": 0, "dead_letters": 0}
-    telemetry.took(counts, messages=1, scanned=1, broker_time=NOON - 60_000)
+    telemetry.took(counts, [a_reading(messages=1, scanned=1, broker_time=NOON - 60_000)])
     telemetry.stands(standing(lag=9))
     assert ready() == "the board is 60 s behind the stream"
     telemetry.stands(standing(lag=0))

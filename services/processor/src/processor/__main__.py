@@ -1,33 +1,39 @@
 """``python -m processor``: reads the settings, connects everything, runs until SIGTERM or SIGINT."""
 
+import contextlib
 import gc
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import redis
 from bytewax.dataflow import Dataflow
+from bytewax.outputs import FixedPartitionedSink
 from bytewax.run import cli_main
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from processor.cluster import ARGUMENT, Alone, Causes, ClusterError, Company, First, Further, Seat, leave_broken
 from processor.dataflow import NumbersLogic, Shown, build
 from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, JournalError, Place
 from processor.numbers import Numbers
 from processor.patience import Patience, PatientWriter
-from processor.publish import BoardSink, RollupsSink
+from processor.publish import BoardSink, ElsewhereSink, RollupsSink
 from processor.recovery import RecoveryDirectory, RecoveryError
 from processor.settings import ProcessorSettings
+from processor.sharing import SharedSource
 from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
-from sales.board import BoardReader, BoardWriter, FencedError, Keys
+from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
 from sales.countries import region_table
 from sales.memory import keep_freed
+from sales.rollups import Rollup
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError, Wire
@@ -50,6 +56,7 @@ HORIZON_MARGIN_MS = 30 * MINUTE_MS
 broker time (5 min), and clocks that differ."""
 
 EXPECTED = (
+    ClusterError,
     StreamError,
     RecoveryError,
     JournalError,
@@ -74,6 +81,7 @@ def main() -> int:
     settings = load(ProcessorSettings)
     stopping = Stop()
     on_signals(leave_at_once)
+    further = Further(stopping) if sys.argv[1:] == [ARGUMENT] else None
     try:
         wire = connect(settings, settings)
         streams = Streams.open(wire, settings)
@@ -83,16 +91,20 @@ def main() -> int:
         return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
     on_signals(stopping.set)
     try:
-        run(streams, client, settings, stopping)
+        run(streams, client, settings, stopping, further)
     except Exception as error:
         cause = _expected(error)
         if cause is None:
-            raise
-        log.error("%s", cause)  # noqa: TRY400  # as above
+            log.exception("the processor broke down")
+        else:
+            log.error("%s", cause)  # noqa: TRY400  # as above
+        if settings.processes > 1:
+            leave_broken()
         return EXIT_FAILED
     finally:
         wire.close()
-    log.info("stopped in order; the next start goes on from here")
+    if further is None:
+        log.info("stopped in order; the next start goes on from here")
     return 0
 
 
@@ -115,28 +127,84 @@ class Streams:
         return cls(*(open_stream(wire, name, settings.connect_seconds) for name in names))
 
 
-def run(streams: Streams, client: "redis.Redis", settings: ProcessorSettings, stopping: Stop) -> None:
-    """Puts the processor together and runs it until ``stopping``.
+def run(
+    streams: Streams,
+    client: "redis.Redis",
+    settings: ProcessorSettings,
+    stopping: Stop,
+    further: Further | None = None,
+) -> None:
+    """Puts the processor together and runs it until ``stopping``, with more processes if they are asked for.
+
+    Args:
+        streams: what is read and written.
+        client: of Redis.
+        settings: the same in all processes.
+        stopping: asked all the time.
+        further: where this is one of the processes that another one has started.
 
     Raises:
         Exception: one of EXPECTED, perhaps as the cause of the engine's own error.
     """
     orders = streams.orders
-    with closing(RecoveryDirectory(settings.recovery_dir, stream=orders.id, slots=_slots(settings))) as recovery:
-        telemetry = Telemetry()
-        flow = _dataflow(streams, client, settings, stopping, recovery, telemetry)
-        log.info("reading %s; windows %s", orders.id, " ".join(window.name for window in settings.windows))
-        # What is there by now stays; what comes later is arrays, which the collector has nothing to find in.
-        gc.freeze()
-        gc.set_threshold(*COLLECT_AFTER)
-        with _telling(telemetry, settings):
-            cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
-                flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
-            )
+    recovery = RecoveryDirectory(
+        settings.recovery_dir,
+        stream=orders.id,
+        slots=_slots(settings),
+        lock=None if further is None else further.seat.lock,
+    )
+    with closing(recovery):
+        if further is not None:
+            _work(streams, client, settings, stopping, recovery, further)
+        elif settings.processes == 1:
+            _work(streams, client, settings, stopping, recovery, Alone())
+        else:
+            with First(settings.processes, recovery.lock, settings.connect_seconds, stopping) as first:
+                _work(streams, client, settings, stopping, recovery, first)
 
 
-def _telling(telemetry: Telemetry, settings: ProcessorSettings) -> AbstractContextManager[object]:
-    if not settings.metrics_port:
+def _work(
+    streams: Streams,
+    client: "redis.Redis",
+    settings: ProcessorSettings,
+    stopping: Stop,
+    recovery: RecoveryDirectory,
+    company: Company,
+) -> None:
+    telemetry, causes, seat = Telemetry(), Causes(), company.seat
+    flow = _dataflow(streams, client, settings, stopping, recovery, telemetry, seat, causes)
+    # What is there by now stays; what comes later is arrays, which the collector has nothing to find in.
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    if not company.meet():
+        return
+    if seat.index == 0:
+        windows = " ".join(window.name for window in settings.windows)
+        log.info("reading %s with %d processes; windows %s", streams.orders.id, seat.processes, windows)
+    with _telling(telemetry, settings, seat), _explained(causes, company):
+        cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
+            flow,
+            epoch_interval=timedelta(milliseconds=settings.snapshot_ms),
+            recovery_config=recovery.engine,
+            **seat.engine(),
+        )
+
+
+@contextlib.contextmanager
+def _explained(causes: Causes, company: Company) -> Iterator[None]:
+    """What broke the engine, in place of what the engine says about it."""
+    try:
+        yield
+    except BaseException as error:  # the engine's panics are no Exceptions
+        if causes.first is not None:
+            raise causes.first from None
+        if (lost := company.lost()) is not None:
+            raise ClusterError(lost) from error
+        raise
+
+
+def _telling(telemetry: Telemetry, settings: ProcessorSettings, seat: Seat) -> AbstractContextManager[object]:
+    if not settings.metrics_port or seat.index:
         return nullcontext()
     return served(settings.metrics_host, settings.metrics_port, telemetry.registry, telemetry.health())
 
@@ -148,6 +216,8 @@ def _dataflow(
     stopping: Stop,
     recovery: RecoveryDirectory,
     telemetry: Telemetry,
+    seat: Seat,
+    causes: Causes,
 ) -> Dataflow:
     keys = Keys(settings.redis_prefix)
     shown = _shown(client, keys, streams.orders)
@@ -158,7 +228,8 @@ def _dataflow(
         return stopping.wait(seconds)
 
     patience = Patience(settings.away_seconds, wait)
-    recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
+    if seat.index == 0:
+        recovery.hold(writer.claim(max(recovery.owner.token, _now_ms())))
 
     def numbers_logic(resume_state: Place | None) -> NumbersLogic:
         return NumbersLogic(
@@ -192,12 +263,17 @@ def _dataflow(
         stopping=stopping.is_set,
         telemetry=telemetry,
     )
-    return build(
-        orders=source,
-        numbers=numbers_logic,
-        board=BoardSink(writer, patience, telemetry),
-        rollups=RollupsSink(PatientWriter(streams.rollups, patience)),
-    )
+    board: FixedPartitionedSink[Tick, None] = ElsewhereSink()
+    rollups: FixedPartitionedSink[Rollup, None] = ElsewhereSink()
+    if seat.index == 0:
+        board = BoardSink(writer, patience, telemetry)
+        rollups = RollupsSink(PatientWriter(streams.rollups, patience))
+    if seat.processes == 1:
+        return build(orders=source, numbers=numbers_logic, board=board, rollups=rollups)
+    shared = SharedSource(source, seat)
+    for step in (shared, board, rollups):
+        causes.watch(step)
+    return build(orders=shared, numbers=causes.noting(numbers_logic), board=board, rollups=rollups)
 
 
 def _decoder(settings: ProcessorSettings, seed: int) -> Decoder:

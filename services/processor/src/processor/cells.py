@@ -3,7 +3,7 @@ exact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.panes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process, where this one's codes mean nothing, goes a list of only the names that are used."""
+        own = self.listed()
+        return Cells, (own.names, own.panes, own.codes, own.sums)
 
     def listed(self) -> "Cells":
         """The same with names of its own, and none that no row uses."""

@@ -26,6 +26,20 @@ COUNTRY_COLUMNS = ("events", "units", "orders", "returns", "sales", "refunded")
 others cancel out. Units and revenue are net of returns; sales and refunded are both positive, in minor units."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How some messages were read, for those who watch."""
+
+    slot: str
+    messages: int
+    scanned: int
+    """of them, by compiled code"""
+    broker_time: int | None
+    """of the last one, ms since 1970; None without any"""
+    identities_bytes: int
+    """what the slot's tables of identities had in memory at its last snapshot"""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Partial:
     """What some messages add to the numbers, with the positions they reach."""
@@ -44,6 +58,7 @@ class Partial:
     """accepted, duplicates, dead_letters, dead_letters:<reason>"""
     lags: dict[str, int | None] = field(default_factory=dict)
     """messages not yet read, by partition; None where that is not known"""
+    readings: list[Reading] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import redis
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -14,6 +15,18 @@ from sales.rollups import Rollup
 
 FLUSH_SECONDS = 10.0
 """How long a snapshot waits for rollups to be acknowledged before they are written again."""
+
+
+class ElsewhereSink(FixedPartitionedSink[Any, None]):
+    """A sink that another process of the cluster has: what is to go there crosses to that one."""
+
+    def list_parts(self) -> list[str]:
+        """None here."""
+        return []
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "StatefulSinkPartition[Any, None]":
+        """Never called: see `list_parts`."""
+        raise NotImplementedError(f"{step_id} has its {for_part} in the first process")
 
 
 class BoardSink(FixedPartitionedSink[Tick, None]):

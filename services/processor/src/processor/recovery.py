@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from processor.disk import sync_directory
 
-_FORMAT = 2
+_FORMAT = 3
+
+LOCK_SECONDS = 2.0
+"""How long the lock is waited for: when the first process of a cluster is killed, the others follow a moment later."""
 _ENGINE_PARTITIONS = 1
 
 
@@ -42,8 +46,14 @@ class Owner:
 class RecoveryDirectory:
     """An open, locked recovery directory; the lock ends with `close` or with the process."""
 
-    def __init__(self, path: Path, *, stream: str, slots: int) -> None:
+    def __init__(self, path: Path, *, stream: str, slots: int, lock: int | None = None) -> None:
         """Opens and locks it, and creates what is missing on a first start.
+
+        Args:
+            path: of the directory.
+            stream: id of the stream that is read.
+            slots: how many readers share it.
+            lock: file descriptor of the lock, if another process of the same cluster has it open already.
 
         Raises:
             RecoveryError: in use by another process, readable by others, belongs to another stream, or has lost a part.
@@ -54,9 +64,9 @@ class RecoveryDirectory:
             raise RecoveryError(
                 f"RECOVERY_DIR {path} may be entered by others (its state could run code): chmod 700 it"
             )
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) if lock is None else lock
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _await_lock(self.lock)
         except BlockingIOError as error:
             raise RecoveryError(
                 f"another processor is using RECOVERY_DIR {path}: stop it, or give each its own"
@@ -82,7 +92,7 @@ class RecoveryDirectory:
 
     def close(self) -> None:
         """Lets another processor have it."""
-        os.close(self._lock)
+        os.close(self.lock)
 
     def numbers(self) -> Path:
         """Where the journal of the numbers is."""
@@ -156,3 +166,21 @@ class RecoveryDirectory:
         fresh.chmod(0o600)
         fresh.replace(self._file)
         sync_directory(self._path)
+
+
+def _await_lock(file: int) -> None:
+    """Takes the lock, for which it waits up to LOCK_SECONDS.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from sales.settings import AwsSettings, BoardSettings, RuleSettings, StreamSettings
+
+MOST_PROCESSES = 4
+"""More would wait for the one that holds the numbers."""
 
 
 class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings):
@@ -21,6 +24,8 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     """how often the state is made durable: what a crash makes us read again"""
     slots: Annotated[int, Field(ge=1, le=64)] = 4
     """how many readers share Kafka's partitions (on Kinesis it is one); fixed for the life of a recovery directory"""
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1
+    """processes on this machine that share the slots, at most as many as there are; may change from start to start"""
     poll_records: Annotated[int, Field(ge=1, le=100_000)] = 16_000
     """messages summed in one piece: more cost less each, and are seen later"""
     decoder: Literal["auto", "plain"] = "auto"
@@ -33,3 +38,11 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     """their port; 0: they are not served"""
     away_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
     """how long work waits for a Redis or a stream that went away before the processor ends with an error"""
+
+    @field_validator("processes")
+    @classmethod
+    def _have_slots(cls, value: int, info: ValidationInfo) -> int:
+        slots = info.data.get("slots", value) if info.data.get("stream") == "kafka" else 1
+        if value > slots:
+            raise ValueError(f"there are {slots} slots to share (SLOTS; on Kinesis it is one)")
+        return value

@@ -18,7 +18,7 @@ from processor.columns import Columns, Int64s, Uint64s
 from processor.decoding import Decoder
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal, Place
-from processor.panes import Origin, Partial, Summarise, summarising
+from processor.panes import Origin, Partial, Reading, Summarise, summarising
 from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
 from sales import dead_letters
@@ -89,7 +89,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
             poll_records: messages decoded in one piece.
             dead_letter_share: the share at which the slot stops with an error.
             stopping: asked before each run; True ends the source in order.
-            telemetry: is told of each run.
+            telemetry: is told that the engine takes turns.
         """
         self._stream = stream
         self._slots = slots
@@ -202,6 +202,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self._stopping = stopping
         self._telemetry = telemetry
         self._idle = False
+        self._identities_bytes = 0
         self._heartbeat_at = 0.0
         self._look_at = time.monotonic() + PARTITIONS_SECONDS
 
@@ -230,7 +231,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
     def snapshot(self) -> SlotState:
         """Where to resume; before it returns, identities and dead letters up to there are durable."""
         durable = self._dedup.sync()
-        self._telemetry.remembers(self._name, self._dedup.resident_bytes())
+        self._identities_bytes = self._dedup.resident_bytes()
         self._dead_letters.flush(FLUSH_SECONDS)
         return dict(self._after), durable, self._reader.tips()
 
@@ -288,11 +289,14 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         for _, rejection in rejected:
             name = f"dead_letters:{rejection.reason}"
             counts[name] = counts.get(name, 0) + 1
-        self._telemetry.took(
-            counts,
-            messages=sum(map(len, runs)),
-            scanned=decoded.scanned,
-            broker_time=max((int(run.broker_times[-1]) for run in runs), default=None),
+        partial.readings.append(
+            Reading(
+                slot=self._name,
+                messages=sum(map(len, runs)),
+                scanned=decoded.scanned,
+                broker_time=max((int(run.broker_times[-1]) for run in runs), default=None),
+                identities_bytes=self._identities_bytes,
+            )
         )
         self._after.update((run.partition, int(run.positions[-1])) for run in runs)
         lags = self._reader.lag()

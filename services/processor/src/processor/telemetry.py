@@ -1,11 +1,12 @@
 """What the processor tells of itself: its metrics, each once, and whether it is alive and ready."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from processor.numbers import Standing
+from processor.panes import Reading
 from sales.telemetry import Health
 
 LIVE_SECONDS = 60.0
@@ -66,24 +67,19 @@ class Telemetry:
         """The engine works, or waits in order."""
         self._turned = self._ticking()
 
-    def took(self, counts: Mapping[str, int], *, messages: int, scanned: int, broker_time: int | None) -> None:
-        """Some messages were decoded and judged.
-
-        Args:
-            counts: as in a partial sum.
-            messages: how many.
-            scanned: how many of them the compiled tier took.
-            broker_time: of the last one, ms since 1970.
-        """
-        self._messages.labels("compiled").inc(scanned)
-        self._messages.labels("plain").inc(messages - scanned)
+    def took(self, counts: Mapping[str, int], readings: Iterable[Reading]) -> None:
+        """Some messages were decoded and judged, here or in another process: what a partial sum says of itself."""
         for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("dead_letter", "dead_letters")):
             self._events.labels(outcome).inc(counts[name])
         for name, count in counts.items():
             if name.startswith("dead_letters:"):
                 self._dead_letters.labels(name.removeprefix("dead_letters:")).inc(count)
-        if broker_time is not None:
-            self._broker_time = broker_time / 1000
+        for reading in readings:
+            self._messages.labels("compiled").inc(reading.scanned)
+            self._messages.labels("plain").inc(reading.messages - reading.scanned)
+            self._identities.labels(reading.slot).set(reading.identities_bytes)
+            if reading.broker_time is not None:
+                self._broker_time = reading.broker_time / 1000
 
     def stands(self, standing: Standing) -> None:
         """Where the numbers stand at a tick."""
@@ -93,10 +89,6 @@ class Telemetry:
         self._lag.set(float("nan") if standing.lag is None else standing.lag)
         self._products.set(standing.products)
         self._behind = standing.lag != 0
-
-    def remembers(self, slot: str, size: int) -> None:
-        """What the identities of one source slot have in memory, bytes."""
-        self._identities.labels(slot).set(size)
 
     def published(self, seconds: float) -> None:
         """A tick is on the board."""
