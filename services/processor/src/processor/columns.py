@@ -50,9 +50,10 @@ class Columns:
         """The orders where ``kept`` is true, with their lines."""
         if kept.all():
             return self
-        lines = self.lines[:, kept[self.lines[ORDER]]]
+        # compress and take leave each column in one piece; indexing would lay out rows.
+        lines = np.compress(kept[self.lines[ORDER]], self.lines, axis=1)
         lines[ORDER] = (np.cumsum(kept) - 1)[lines[ORDER]]
-        return Columns(orders=self.orders[:, kept], lines=lines)
+        return Columns(orders=np.compress(kept, self.orders, axis=1), lines=lines)
 
 
 def merge(parts: Sequence[Columns]) -> Columns:
@@ -65,7 +66,8 @@ def merge(parts: Sequence[Columns]) -> Columns:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     lines[ORDER] = place[lines[ORDER]]
-    return Columns(orders=orders[:, order], lines=lines[:, np.argsort(lines[ORDER], kind="stable")])
+    lines = np.take(lines, np.argsort(lines[ORDER], kind="stable"), axis=1)
+    return Columns(orders=np.take(orders, order, axis=1), lines=lines)
 
 
 def contents(columns: Columns, dictionaries: Dictionaries, multipliers: Uint64s) -> Uint64s:

@@ -6,9 +6,10 @@ So what is known may run ahead of the snapshot that the stream is read from, and
 snapshot that passes its positions: `sync`.
 
 A duplicate carries the event time of its original, so only that minute's identities are looked up. On the disk, one
-journal holds for each an *entry* of 32 bytes. In memory a minute in use has a hash table of four bytes a slot: eight
-bits of the hash and the entry's number; entries themselves are read again where those bits are equal, which is nearly
-only where something did come twice. Everything goes through numpy, thousands of events at a time.
+journal holds for each an *entry* of 32 bytes. In memory a minute in use has a hash table of four bytes a slot: the
+entry's number and, in the bits that it leaves, a tag of the hash; entries themselves are read again where tags are
+equal, which is nearly only where something did come twice. Everything goes through numpy, thousands of events at a
+time.
 """
 
 import struct
@@ -37,7 +38,7 @@ _MINUTE = struct.Struct("<q")
 _TIME_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that no two times change a hash in the same way."""
 
-_TAG_BITS = 8
+_LEAST_TAG_BITS = 8
 _LEAST_SLOTS = 256
 _SINGLY = 64
 """Up to so many entries of one block are read one by one, more with the block as a whole."""
@@ -215,7 +216,7 @@ class _Blocks:
 
 class _Minute:
     """A hash table over one minute's entries: open addressing, linear probing, at most two thirds full. A slot is
-    0, or the entry's number from 1 on below eight bits of its hash."""
+    0, or the entry's number from 1 on below a tag: as many bits of its hash as there is room for."""
 
     def __init__(self, blocks: _Blocks, *, expected: int) -> None:
         self._blocks = blocks
@@ -235,7 +236,7 @@ class _Minute:
         """A verdict for each of some entries."""
         events = len(entries)
         known = len(self)
-        if (known + events) * 3 > len(self._slots) * 2 or known + events >= 1 << self._number_bits:
+        if (known + events) * 3 > len(self._slots) * 2:
             self._build(max(2 * known, known + events))
         verdicts = np.zeros(events, dtype=np.int8)
         new = np.ones(events, dtype=np.bool_)
@@ -293,9 +294,10 @@ class _Minute:
         size = _LEAST_SLOTS
         while size * 2 < expected * 3:
             size *= 2
-        wide = size >= 1 << 24
+        # Numbers are below the size, as two thirds of it are used at most.
+        self._number_bits = size.bit_length() - 1
+        wide = self._number_bits + _LEAST_TAG_BITS > 32
         self._slots: Slots = np.zeros(size, dtype=np.uint64) if wide else np.zeros(size, dtype=np.uint32)
-        self._number_bits = (64 if wide else 32) - _TAG_BITS
         self._number_mask = np.uint64((1 << self._number_bits) - 1)
         low = np.concatenate((self._blocks.all()[:, LOW], self._fresh[: self._fresh_count, LOW]))
         places = (low & np.uint64(size - 1)).astype(np.int64)
@@ -307,6 +309,6 @@ class _Minute:
     def _tagged(self, low: Uint64s, first_number: int) -> Slots:
         """What the slots of consecutive entries hold."""
         numbers = np.arange(first_number, first_number + len(low), dtype=np.uint64)
-        tags = (low >> np.uint64(64 - _TAG_BITS)) << np.uint64(self._number_bits)
-        tagged = tags | numbers
-        return tagged if self._number_bits > 32 else tagged.astype(np.uint32)
+        tag_bits = 8 * self._slots.itemsize - self._number_bits
+        tagged = (low >> np.uint64(64 - tag_bits)) << np.uint64(self._number_bits) | numbers
+        return tagged if self._slots.itemsize == tagged.itemsize else tagged.astype(np.uint32)

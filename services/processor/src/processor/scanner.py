@@ -706,6 +706,8 @@ class ScannedDictionary:
         self._hashes = np.zeros(0, dtype=np.uint64)
         self._ends = np.zeros(1, dtype=np.int64)
         self._arena = np.zeros(0, dtype=np.uint8)
+        self._texts: dict[int, str] = {}
+        """those that were asked for"""
         self._grow(codes=1024, room=32_768)
 
     def __len__(self) -> int:
@@ -732,7 +734,10 @@ class ScannedDictionary:
 
     def text(self, code: int) -> str:
         """The text of a number."""
-        return self._arena[self._ends[code] : self._ends[code + 1]].tobytes().decode()
+        text = self._texts.get(code)
+        if text is None:
+            text = self._texts[code] = self._arena[self._ends[code] : self._ends[code + 1]].tobytes().decode()
+        return text
 
     def hashes(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Keyed hashes of the texts of some numbers."""

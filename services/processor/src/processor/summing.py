@@ -237,9 +237,9 @@ class Summing:
 
     def summarise(self, columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
         """As `panes.summarise`, compiled."""
-        orders, lines = columns.orders, columns.lines
         if not len(columns):
             return nothing_of(dictionaries, origins)
+        orders, lines = _in_columns(columns.orders), _in_columns(columns.lines)
         times = orders[c.EVENT_TIME]
         products, categories = len(dictionaries.products), len(dictionaries.categories)
         for table, rows in zip(self._tables, self._most_rows(columns, products), strict=True):
@@ -294,6 +294,11 @@ class Summing:
         """How many rows each table may get."""
         orders, lines = len(columns), int(columns.lines.shape[1])
         return lines, lines, orders, orders + lines, min(lines, products)
+
+
+def _in_columns(table: Int64s) -> Int64s:
+    """A table each of whose columns is one piece of memory, as addresses need it."""
+    return table if table.strides[1] == table.itemsize else np.ascontiguousarray(table)
 
 
 def _positions(origins: Sequence[Origin]) -> Int64s:
