@@ -79,6 +79,9 @@ class BatchesReader(Fetching):
         "kafka_client": _client,
     }
 
+    _memory = Memory()
+    """of all readers in the process: who reads with several has one run at a time in the processor's caches"""
+
     def __init__(
         self,
         config: dict[str, Any],
@@ -92,7 +95,6 @@ class BatchesReader(Fetching):
         """of runs that were larger than what was asked for; the partition is in ``_waiting`` too"""
         self._fetched: dict[int, int] = {}
         """offsets behind what came, records or not"""
-        self._memory = Memory()
         self._failure: StreamError | None = None
         super().__init__(config, topic, starts, tell=tell, starts_of=starts_of)
         self._consumer._fetcher.PartitionRecords = self._answer
