@@ -9,7 +9,7 @@ BENCH ?= --orders 1000000
 packages := libs/sales services/generator services/processor services/sink cli
 projects := $(packages:%=%/pyproject.toml)
 python := .venv/bin/python
-locks := generator processor sink run
+locks := generator processor sink run bench
 names := sales generator processor sink tillstream
 
 .DEFAULT_GOAL := help

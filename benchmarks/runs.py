@@ -141,8 +141,10 @@ def running(
         child = where.start()
         try:
             yield child, started
-        finally:
-            where.stop(child)
+        except BaseException:
+            child.stop(STOP_SECONDS)
+            raise
+        where.stop(child)
 
 
 def applied(lab: Lab, stream_id: str, partitions: Iterable[str]) -> dict[str, int]:

@@ -55,4 +55,6 @@ def test_a_lock_names_no_address_and_pins_by_digest(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LOCKS if name != "dev"])
 def test_all_locks_have_the_same_versions(name: str) -> None:
     tested = set(PIN.findall((FOLDER / "dev.txt").read_text()))
-    assert set(PIN.findall((FOLDER / f"{name}.txt").read_text())) <= tested
+    known = {package for package, _ in tested}
+    pins = {pin for pin in PIN.findall((FOLDER / f"{name}.txt").read_text()) if pin[0] in known or name != "bench"}
+    assert pins <= tested

@@ -12,7 +12,9 @@ equal, which is nearly only where something did come twice. Everything goes thro
 time.
 """
 
+import logging
 import struct
+import time
 from array import array
 from collections import OrderedDict
 from enum import IntEnum
@@ -23,6 +25,8 @@ import numpy.typing as npt
 from processor.journal import Journal, Place
 from processor.probing import Slots, advance
 from sales.windows import MINUTE_MS
+
+log = logging.getLogger(__name__)
 
 Uint64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
@@ -87,8 +91,12 @@ class Dedup:
         self._fresh: set[int] = set()
         """minutes with entries that are not in the journal yet"""
         self._newest = 0
+        started = time.monotonic()
         for place, length, head in journal.recover(upto, _MINUTE.size):
             self._note_block(_MINUTE.unpack(head)[0], place, (length - _MINUTE.size) // (8 * _WORDS))
+        if self._blocks:
+            found = sum(blocks.count for blocks in self._blocks.values())
+            log.info("%d identities found in %.3f s", found, time.monotonic() - started)
 
     def admit(self, event_times: Int64s, entries: Uint64s) -> npt.NDArray[np.int8]:
         """A `Verdict` for each event, in the order of their positions (one partition), and remembers the accepted.
