@@ -13,7 +13,7 @@ locks := generator processor sink run bench
 names := sales generator processor sink tillstream
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench lint format lock clean
+.PHONY: help demo up test bench guard lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -31,6 +31,9 @@ test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some
 
 bench: .venv/.run  ## the processor against a real Kafka and Redis, answers compared; BENCH="--orders 10000000 --runs 5"
 	@exec '$(python)' -m benchmarks.processor $(BENCH)
+
+guard: .venv/.run  ## fails when the processor has become slow against itself without compiled code, or against stock Bytewax
+	@exec '$(python)' -m benchmarks.guard
 
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .

@@ -107,7 +107,8 @@ def differences(
         client: of the Redis.
         prefix: of the keys.
         only: a regular expression; keys that do not fit it as a whole are not asked for.
-        derived: ask for the average as well, which others leave to the reader to divide.
+        derived: ask for the average as well, which others leave to the reader to divide, and for totals that are 0,
+            which who only ever adds has not written.
     """
     keys = [key for key in expected.numbers if not only or re.fullmatch(only, key)]
     with client.pipeline(transaction=True) as pipe:
@@ -123,7 +124,7 @@ def differences(
         pairs = content.items() if isinstance(content, dict) else content
         found = {name.decode(): value for name, value in pairs}
         if key.endswith(":aov"):
-            found = {name: int(found[name]) for name in right if name in found}
+            found = {name: int(found.get(name, 0)) for name in right if name in found or not derived}
         lines += [
             f"{prefix}{key} {name}: {right.get(name)} expected, {found.get(name)} found"
             for name in sorted(right.keys() | found.keys())
