@@ -26,7 +26,7 @@ from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, ElsewhereSink, RollupsSink
 from processor.recovery import RecoveryDirectory, RecoveryError
 from processor.settings import ProcessorSettings
-from processor.sharing import SharedSource
+from processor.sharing import SharedSource, epoch_seconds
 from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
@@ -184,7 +184,7 @@ def _work(
     with _telling(telemetry, settings, seat), _explained(causes, company):
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
             flow,
-            epoch_interval=timedelta(milliseconds=settings.snapshot_ms),
+            epoch_interval=timedelta(seconds=epoch_seconds(settings.snapshot_ms / 1000, seat)),
             recovery_config=recovery.engine,
             **seat.engine(),
         )
@@ -270,7 +270,7 @@ def _dataflow(
         rollups = RollupsSink(PatientWriter(streams.rollups, patience))
     if seat.processes == 1:
         return build(orders=source, numbers=numbers_logic, board=board, rollups=rollups)
-    shared = SharedSource(source, seat)
+    shared = SharedSource(source, seat, settings.snapshot_ms / 1000)
     for step in (shared, board, rollups):
         causes.watch(step)
     return build(orders=shared, numbers=causes.noting(numbers_logic), board=board, rollups=rollups)
