@@ -51,14 +51,15 @@ class Lab:
     store: Server
     wire: KafkaWire
     client: "redis.Redis"
+    system_cores: tuple[int, ...] = (SYSTEM_CORE,)
 
     def scratch(self, name: str) -> Path:
         """A new folder that goes with the run, on the disk that holds the rest; nobody else may enter it."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder / _SCRATCH))
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> Child:
-        """Starts a system under test on its core; ``env`` is its whole environment."""
-        with on_cores(SYSTEM_CORE):
+        """Starts a system under test on its cores; ``env`` is its whole environment."""
+        with on_cores(*self.system_cores):
             return self.nursery.spawn(name, command, log=log, env=env)
 
 
