@@ -39,7 +39,7 @@ HEAP_MB = 512
 """At most. Records are in the system's page cache and not here."""
 
 
-def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB) -> Server:
+def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB, at: Sequence[int] = ()) -> Server:
     """A broker on a free loopback port; its address is ``host:port``.
 
     The first start on a machine downloads the jars.
@@ -48,6 +48,7 @@ def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB)
         nursery: holds the process.
         data: where topics are kept, from one broker to the next; None: they go with the nursery.
         heap_mb: what Java's heap may grow to.
+        at: its two ports (broker, controller), where it has to come back to them.
 
     Raises:
         ServerError: Java or Maven is missing, the jars can't be had, or it does not start.
@@ -85,6 +86,7 @@ def start(nursery: Nursery, *, data: Path | None = None, heap_mb: int = HEAP_MB)
         answers=lambda address, _: _answers(address, cluster),
         seconds=START_SECONDS,
         ports=2,
+        at=at,
     )
 
 

@@ -13,8 +13,12 @@ from tillstream.local.server import start as start_server
 START_SECONDS = 20.0
 
 
-def start(nursery: Nursery) -> Server:
+def start(nursery: Nursery, *, at: Sequence[int] = ()) -> Server:
     """An empty server on a free loopback port that keeps nothing on disk; its address is a ``redis://`` URL.
+
+    Args:
+        nursery: holds the process.
+        at: its port, where it has to come back to one.
 
     Raises:
         ServerError: there is none for this machine, or it does not start.
@@ -27,6 +31,7 @@ def start(nursery: Nursery) -> Server:
         address=lambda port: f"redis://{LOOPBACK}:{port}/0",
         answers=_answers,
         seconds=START_SECONDS,
+        at=at,
     )
 
 

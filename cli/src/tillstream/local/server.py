@@ -56,6 +56,7 @@ def start(
     answers: Callable[[str, Child], bool],
     seconds: float,
     ports: int = 1,
+    at: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> Server:
     """Starts a server on free ports and waits for its first answer.
@@ -69,6 +70,7 @@ def start(
             must return soon and not raise.
         seconds: how long the first answer may take.
         ports: how many it needs; the first is the one that clients use.
+        at: the ports that it must have, because clients know them from the server before; empty: free ones.
         env: its whole environment; None: ours.
 
     Raises:
@@ -77,22 +79,22 @@ def start(
     lines: list[str] = []
     for _ in range(PORT_ATTEMPTS):
         folder = nursery.folder(name.split(maxsplit=1)[0].lower())
-        numbers = free_ports(ports)
+        numbers = list(at) or free_ports(ports)
         child = nursery.spawn(name, command(numbers, folder), log=folder / "log", env=env)
-        at = address(numbers[0])
+        where = address(numbers[0])
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if child.exit_code() is not None:
                 break
-            if answers(at, child):
-                return Server(name=name, address=at, port=numbers[0], child=child)
+            if answers(where, child):
+                return Server(name=name, address=where, port=numbers[0], child=child)
             child.wait(POLL_SECONDS)
         died = child.exit_code() is not None
         child.stop()
         lines = child.last_lines()
         if not died:
             raise ServerError(
-                "\n".join([f"{name} does not answer on {at} after {seconds:g} s; its last lines:", *lines])
+                "\n".join([f"{name} does not answer on {where} after {seconds:g} s; its last lines:", *lines])
             )
         if not any("address already in use" in line.lower() for line in lines):
             break
