@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from processor.recovery import RecoveryDirectory, RecoveryError
+from processor.recovery import RecoveryDirectory, RecoveryError, store_fault
 
 OPEN = """
 import sys, pathlib
@@ -135,3 +135,23 @@ def test_a_directory_that_others_may_enter_is_refused(used: Path) -> None:
     used.chmod(0o755)
     with pytest.raises(RecoveryError, match="chmod 700"):
         reopened(used)
+
+
+def test_a_panic_of_the_engines_store_becomes_one_line() -> None:
+    panic = RuntimeError(
+        "(src/run.rs:167:13) called `Result::unwrap()` on an `Err` value: SqliteFailure(Error { code: DiskFull, "
+        'extended_code: 13 }, Some("database or disk is full"))'
+    )
+    said = str(store_fault(panic, Path("/state")))
+    assert said.startswith("the engine's store in RECOVERY_DIR /state failed (database or disk is full): make room")
+    assert "\n" not in said
+
+
+def test_a_panic_without_words_still_names_its_code() -> None:
+    panic = RuntimeError("SqliteFailure(Error { code: DatabaseCorrupt, extended_code: 11 }, None)")
+    assert "failed (DatabaseCorrupt)" in str(store_fault(panic, Path("/state")))
+
+
+def test_any_other_error_of_the_engine_is_none_of_the_store() -> None:
+    assert store_fault(RuntimeError("error calling `next_batch`"), Path("/state")) is None
+    assert store_fault(ValueError("SqliteFailure(Error { code: DiskFull })"), Path("/state")) is None

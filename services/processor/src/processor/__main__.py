@@ -17,6 +17,7 @@ from bytewax.outputs import FixedPartitionedSink
 from bytewax.run import cli_main
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from processor.clock import leave_when_set_back
 from processor.cluster import ARGUMENT, Alone, Causes, ClusterError, Company, First, Further, Seat, leave_broken
 from processor.dataflow import NumbersLogic, Shown, build
 from processor.decoding import Decoder, Secrets
@@ -24,7 +25,7 @@ from processor.journal import Journal, JournalError, Place
 from processor.numbers import Numbers
 from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, ElsewhereSink, RollupsSink
-from processor.recovery import RecoveryDirectory, RecoveryError
+from processor.recovery import RecoveryDirectory, RecoveryError, store_fault
 from processor.settings import ProcessorSettings
 from processor.sharing import SharedSource, epoch_seconds
 from processor.snapshots import SnapshotError
@@ -90,10 +91,11 @@ def main() -> int:
         log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
         return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
     on_signals(stopping.set)
+    leave_when_set_back()
     try:
         run(streams, client, settings, stopping, further)
     except Exception as error:
-        cause = _expected(error)
+        cause = _expected(error) or store_fault(error, settings.recovery_dir)
         if cause is None:
             log.exception("the processor broke down")
         else:

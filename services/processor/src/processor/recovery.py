@@ -7,6 +7,7 @@ of the numbers and of the identities, and a small file that says whose state thi
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -16,6 +17,9 @@ from pathlib import Path
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from processor.disk import sync_directory
+
+_STORE_FAILED = re.compile(r'SqliteFailure\(Error { code: (?P<code>\w+)(?:.*Some\("(?P<words>[^"]*)"\))?')
+"""How the engine tells that SQLite refused it: in the text of a RuntimeError, after a panic."""
 
 _FORMAT = 3
 
@@ -184,3 +188,19 @@ def _await_lock(file: int) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def store_fault(error: BaseException, path: Path) -> RecoveryError | None:
+    """What an error of the engine says of its recovery store, in words; None: it says nothing of it.
+
+    Args:
+        error: what the engine raised.
+        path: of the recovery directory.
+    """
+    found = _STORE_FAILED.search(str(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    return RecoveryError(
+        f"the engine's store in RECOVERY_DIR {path} failed ({found['words'] or found['code']}): make room or mend the "
+        "disk, and start again; it goes on from the last snapshot"
+    )
