@@ -1,10 +1,13 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS, BENCH and PYTHON may come from the command line or the environment.
+# STREAM, DEMO_SECONDS, BENCH, FAULTS, SEED, CHAOS and PYTHON may come from the command line or the environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60
 TESTS ?= tests
 BENCH ?= --orders 1000000
+FAULTS ?= 200
+SEED ?= 1
+CHAOS ?=
 
 packages := libs/sales services/generator services/processor services/sink cli
 projects := $(packages:%=%/pyproject.toml)
@@ -13,12 +16,12 @@ locks := generator processor sink run bench
 names := sales generator processor sink tillstream
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-16s %s\n' "$$name" "$$what"; done
 
 demo: .venv/.run  ## the whole chain for DEMO_SECONDS (60; 0: until Ctrl-C), then the proof; STREAM=kinesis or kafka
 	@exec '$(python)' -m tillstream demo --stream '$(STREAM)' --seconds '$(DEMO_SECONDS)'
@@ -34,6 +37,9 @@ bench: .venv/.run  ## the processor against a real Kafka and Redis, answers comp
 
 guard: .venv/.run  ## fails when the processor has become slow against itself without compiled code, or against stock Bytewax
 	@exec '$(python)' -m benchmarks.guard
+
+chaos-processor: .venv/.dev  ## FAULTS (200) drawn by SEED (1), each recovered from and judged; CHAOS="--json FILE --help"
+	@exec env PYTHONPATH=tests '$(python)' -m chaos --faults '$(FAULTS)' --seed '$(SEED)' $(CHAOS)
 
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .
