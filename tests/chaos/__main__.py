@@ -1,7 +1,8 @@
-"""``python -m chaos``: so many faults, a line for each; in the end a table, and exit code 1 on any difference."""
+"""``python -m chaos``: so many faults, a line for each, and ``verify``; a table, and exit code 1 on any difference."""
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from chaos import faults
-from chaos.campaign import Campaign, Outcome, table
+from chaos.campaign import END, Campaign, Outcome, table
 from chaos.topics import TopicError
 from chaos.world import NotInTimeError
 from tillstream import interrupts
+from tillstream.local import aws as local_aws
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import ServerError
+from tillstream.stored import NotCoveredError
 
 
 def main() -> int:
@@ -31,19 +34,17 @@ def main() -> int:
     try:
         with interrupts.raised(), Nursery() as nursery:
             campaign = Campaign(nursery, seed=given.seed, rate=given.rate, pause_seconds=given.pause)
-            try:
+            with campaign:
                 for outcome in _run(campaign, given.faults, given.only.split(",") if given.only else []):
                     outcomes.append(outcome)
                     _say(f"{outcome.number:>4}  {outcome.step:<40} {outcome.recovery:6.1f} s", *outcome.differences)
-            finally:
-                campaign.close()
-    except (NotInTimeError, TopicError, ServerError) as error:
+    except (NotInTimeError, TopicError, ServerError, NotCoveredError) as error:
         broken = str(error)
     except interrupts.Interrupted as interrupted:
         broken = f"ended by {interrupted}"
     if outcomes:
         print("\n".join(table(outcomes)))  # noqa: T201 (the answer)
-    struck = len({outcome.number for outcome in outcomes if outcome.kind != "end"})
+    struck = len({outcome.number for outcome in outcomes if outcome.kind != END})
     wrong = sum(len(outcome.differences) for outcome in outcomes)
     _say(broken or "done", f"{struck} faults, {wrong} differences, {time.monotonic() - began:.0f} s, seed {given.seed}")
     if given.json:
@@ -59,7 +60,8 @@ def _run(campaign: Campaign, count: int, only: list[str]) -> Iterator[Outcome]:
     by_name = {kind.name: kind for kind in campaign.kinds}
     for number in range(count):
         yield from campaign.strike(by_name[only[number % len(only)]] if only else campaign.draw())
-    yield campaign.end()
+    os.environ.update(local_aws.environment())
+    yield from campaign.end(local_aws.start(campaign.world.nursery).address)
 
 
 def _say(*lines: str) -> None:

@@ -7,8 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from chaos import faults
+from chaos import faults, proof
 from chaos.faults import Fault, Step
 from chaos.judge import Judge
 from chaos.topics import Topic
@@ -19,6 +20,10 @@ PAUSE_SECONDS = 1.5
 """At most so long the shop works between a judgement and the next fault: several ticks, and a snapshot or none."""
 FRESH_SECONDS = 180.0
 """The board is fresh within seconds; a machine with other work takes longer."""
+
+
+END = "end"
+"""The kind of what comes behind the last fault."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Outcome:
 
 
 class Campaign:
-    """A shop with its judge."""
+    """A shop with its judge, open inside a ``with`` block."""
 
     def __init__(self, nursery: Nursery, *, seed: int, rate: str, pause_seconds: float) -> None:
-        """Opens the shop, and waits for its first numbers.
+        """Starts everything; the block begins with the first numbers.
 
         Args:
             nursery: ends it.
@@ -59,7 +64,17 @@ class Campaign:
             keys=self.world.keys,
         )
         self._number = 0
-        self.world.until(lambda: bool(self.world.positions()), FRESH_SECONDS, "at work")
+
+    def __enter__(self) -> Self:
+        try:
+            self.world.until(lambda: bool(self.world.positions()), FRESH_SECONDS, "at work")
+        except BaseException:
+            self.world.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.world.close()
 
     def draw(self) -> Fault:
         """The next fault, of those that this world can have."""
@@ -84,20 +99,28 @@ class Campaign:
         except UnexpectedError as error:
             yield Outcome(self._number, fault.name, fault.name, 0.0, (str(error),))
 
-    def end(self) -> Outcome:
-        """Closes the shop: everything applied, the processor stopped in order, and the closed minutes judged too."""
+    def end(self, aws_endpoint: str) -> Iterator[Outcome]:
+        """Closes the shop: everything applied and the processor stopped in order; then the closed minutes are judged
+        too, and ``verify`` proves the board from an archive.
+
+        Args:
+            aws_endpoint: of the archive.
+        """
+        self._number += 1
         with self.world.no_generator():
             self.world.until_fresh(FRESH_SECONDS)
             began = time.monotonic()
             with self.world.down(signal.SIGTERM):
-                step = Step("the end", (faults.IN_ORDER,))
-                live = self.world.board()
-                differences = [
-                    *self._endings(step),
+                ended, live = time.monotonic() - began, self.world.board()
+                found = [
+                    *self._endings(Step("the end", (faults.IN_ORDER,))),
                     *self.judge.differences(live),
                     *self.judge.rollup_differences(live),
                 ]
-                return Outcome(self._number + 1, "end", step.name, time.monotonic() - began, tuple(differences))
+                yield Outcome(self._number, END, "stopped at the end", ended, tuple(found))
+                began = time.monotonic()
+                proved = proof.differences(self.world, aws_endpoint)
+                yield Outcome(self._number, END, "verify from S3", time.monotonic() - began, tuple(proved))
 
     def _endings(self, step: Step) -> Iterator[str]:
         endings, self.world.processor.endings = self.world.processor.endings, []
@@ -107,10 +130,6 @@ class Campaign:
         if step.ends and not endings:
             yield "the processor did not end, and should have"
 
-    def close(self) -> None:
-        """Ends it all."""
-        self.world.close()
-
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """Lines for people: each step with how often it came, recovery p50, p95 and max in seconds, and differences."""
@@ -118,7 +137,9 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     for outcome in outcomes:
         by_step[outcome.step].append(outcome)
     rows: list[tuple[str, ...]] = [("fault", "times", "p50 s", "p95 s", "max s", "differences")]
-    for name, group in [*by_step.items(), ("all", list(outcomes))]:
+    for name, group in [*by_step.items(), ("all but the end", [each for each in outcomes if each.kind != END])]:
+        if not group:
+            continue
         seconds = sorted(outcome.recovery for outcome in group)
         figures = (f"{value:.1f}" for value in (rank(seconds, 0.5), rank(seconds, 0.95), seconds[-1]))
         rows.append((name, str(len(group)), *figures, str(sum(len(outcome.differences) for outcome in group))))

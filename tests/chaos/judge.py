@@ -140,7 +140,7 @@ class Judge:
         expected = self._expected(time_ms(live.status["as_of"]))
         checks = compare(live, expected, self._keys, CURRENCY)
         lines = [f"{d.place} {d.name}: {d.expected} expected, {d.found} found" for c in checks for d in c.differences]
-        return _shortened([*lines, *self._counts(live), *self._dead_letters()])
+        return shortened([*lines, *self._counts(live), *self._dead_letters()])
 
     def rollup_differences(self, live: LiveNumbers) -> list[str]:
         """Where closed minutes in the rollups stream are not what they should be, after the processor ended in order.
@@ -163,7 +163,7 @@ class Judge:
             if name in expected:
                 found[name] = max(found.get(name, values), values)
         names = sorted(expected.keys() | found.keys())
-        return _shortened(
+        return shortened(
             [
                 f"minute {name}: {expected.get(name)} expected, {found.get(name)} found"
                 for name in names
@@ -317,6 +317,7 @@ def _bounds(as_of: int, length: int, pane: int) -> tuple[int, int]:
     return behind - length, behind
 
 
-def _shortened(lines: list[str]) -> list[str]:
+def shortened(lines: list[str]) -> list[str]:
+    """The first of them, and how many more there are."""
     more = len(lines) - SHOWN
     return [*lines[:SHOWN], f"and {more} more"] if more > 0 else lines

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ MIX = {
     "UNKNOWN_CURRENCY": "0.01",
 }
 PARTITIONS = 4
+RETENTION_HOURS = 72
 WINDOWS = ("1m", "5m", "15m", "1h", "24h")
 PREFIX = "sales:"
 
@@ -128,15 +129,15 @@ class World:
         """
         self.nursery = nursery
         self.folder = nursery.folder("chaos")
-        self.disk = Disk(self.folder / "disk")
-        self.broker = servers.broker(nursery, self.folder / "topics")
-        self.store = servers.store(nursery)
         self._rate, self._seed = rate, seed
-        wire = connect(self._settings(), AwsSettings())
-        for name in ("orders", "sales-rollups", "orders-dead-letters"):
-            wire.create(name, partitions=PARTITIONS, retention_hours=24)
-        self.stream_id = wire.open("orders").id
-        wire.close()
+        self.disk = Disk(self.folder / "disk")
+        try:
+            self.broker = servers.broker(nursery, self.folder / "topics")
+            self.store = servers.store(nursery)
+            self.stream_id = self._create_topics()
+        except BaseException:
+            self.disk.close()  # a mount does not go with the nursery
+            raise
         self.orders = Topic(self.broker.address, "orders")
         self.redis: Any = redis.Redis.from_url(
             self.store.address, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
@@ -161,22 +162,29 @@ class World:
         if home not in self._metrics:
             [self._metrics[home]] = servers.lasting_ports(1)
         given = {
-            **self._environment(),
             "RECOVERY_DIR": str(home),
             "REDIS_URL": self.store.address,
             "METRICS_PORT": str(self._metrics[home]),
             **environment,
         }
-        return self.nursery.spawn(
-            "processor", [sys.executable, "-m", "processor"], log=self.folder / "processor.log", env=given
-        )
+        return self.spawn("processor", [sys.executable, "-m", "processor"], **given)
 
     def _launch_generator(self) -> Child:
         self._seed += 1
-        given = {**self._environment(), **MIX, "RATE": self._rate, "SEED": str(self._seed)}
-        return self.nursery.spawn(
-            "generator", [sys.executable, "-m", "generator"], log=self.folder / "generator.log", env=given
+        return self.spawn(
+            "generator", [sys.executable, "-m", "generator"], **MIX, RATE=self._rate, SEED=str(self._seed)
         )
+
+    def spawn(self, name: str, command: Sequence[str], **environment: str) -> Child:
+        """A process that knows where the topics are, with a log by its name."""
+        given = {
+            **os.environ,
+            "STREAM": "kafka",
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
+            "PARTITIONS": str(PARTITIONS),
+            **environment,
+        }
+        return self.nursery.spawn(name, command, log=self.folder / f"{name}.log", env=given)
 
     @contextmanager
     def no_generator(self) -> Iterator[None]:
@@ -306,22 +314,20 @@ class World:
         lines = [] if self.processor.child is None else self.processor.child.last_lines(12)
         return [*map(str, self.processor.endings[-3:]), *lines]
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "STREAM": "kafka",
-            "KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
-            "PARTITIONS": str(PARTITIONS),
-        }
-
-    def _settings(self) -> StreamSettings:
-        return StreamSettings(stream="kafka", kafka_bootstrap_servers=self.broker.address)
+    def _create_topics(self) -> str:
+        """The id of the orders' stream."""
+        wire = connect(StreamSettings(stream="kafka", kafka_bootstrap_servers=self.broker.address), AwsSettings())
+        for name in ("orders", "sales-rollups", "orders-dead-letters"):
+            wire.create(name, partitions=PARTITIONS, retention_hours=RETENTION_HOURS)
+        stream_id = wire.open("orders").id
+        wire.close()
+        return stream_id
 
     def close(self) -> None:
-        """Lets the disk go; the processes go with the nursery."""
-        self.orders.close()
-        self.redis.close()
+        """Stops the services and lets the disk go; the servers go with the nursery."""
         for service in (self.generator, self.processor):
             if service is not None and service.child is not None:
                 service.child.stop(END_SECONDS)
         self.disk.close()
+        self.orders.close()
+        self.redis.close()
