@@ -311,8 +311,9 @@ class World:
         )
 
     def _last_words(self) -> list[str]:
-        lines = [] if self.processor.child is None else self.processor.child.last_lines(12)
-        return [*map(str, self.processor.endings[-3:]), *lines]
+        children = [service.child for service in (self.processor, self.generator) if service and service.child]
+        said = [f"{child.name}: {line}" for child in children for line in child.last_lines(12)]
+        return [*map(str, self.processor.endings[-3:]), *said]
 
     def _create_topics(self) -> str:
         """The id of the orders' stream."""
