@@ -25,7 +25,7 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 AS_OF_SECONDS = 60.0
 BROKER_SECONDS = 180.0
-"""After kill -9 the broker is let in again when its session has run out (9 s), then its clients try again, with pauses."""
+"""After kill -9 the broker is let in again when its session has run out (9 s); its clients try again, with pauses."""
 FLUSH_SECONDS = 60.0
 BACKLOG = 20_000
 """Orders that one partition is behind the others."""
