@@ -95,3 +95,24 @@ def test_both_tiers_sum_alike(runs: list[tuple[str, list[Any]]], wide: bool, fir
     for some in (columns, columns.take(kept), Columns(np.asfortranarray(orders), np.asfortranarray(columns.lines))):
         compiled = SUMMARISE_COMPILED(some, DICTIONARIES, origins)
         assert meaning(compiled) == meaning(SUMMARISE(some, DICTIONARIES, origins))
+
+
+def test_more_rows_than_the_tables_had_room_for_are_summed_alike() -> None:
+    count = 3_000
+    random = np.random.default_rng(7)
+    orders = np.zeros((c.ORDER_COLUMNS, count), dtype=np.int64)
+    orders[c.ROW] = np.arange(count)
+    orders[c.EVENT_TIME] = NOON + random.integers(0, 900_000, count)
+    orders[c.COUNTRY] = random.integers(0, 676, count)
+    orders[c.LINES] = 1
+    lines = np.ones((c.LINE_COLUMNS, count), dtype=np.int64)
+    lines[c.ORDER] = np.arange(count)
+    lines[c.PRODUCT] = random.integers(0, 500, count)
+    dictionaries = Dictionaries(dictionary("product", 500), dictionary("name", 2), CATEGORIES, Scopes(CATEGORIES))
+    origins = [Origin("orders/0", np.arange(count), 20)]
+    columns = Columns(orders, lines)
+    summarise_compiled = summarising(compiled=True)
+    for some in (columns, columns.take(np.arange(count) < 10), columns):
+        assert meaning(summarise_compiled(some, dictionaries, origins)) == meaning(
+            SUMMARISE(some, dictionaries, origins)
+        )

@@ -1,8 +1,9 @@
 """What `panes.summarise` does, compiled: one pass over the orders instead of some fifty over their columns. Pure; needs
 numba.
 
-Functions take addresses, see `sales.compiled`. Sums are gathered in tables with open addressing that are kept from
-batch to batch: a slot belongs to the batch whose number it has, so that nothing has to be cleared.
+Functions take addresses, see `sales.compiled`. Sums are gathered in tables with open addressing that are as large as
+batches need them to be: small ones stay in the processor's caches. A batch that does not fit is summed once more, in
+larger ones.
 """
 
 from collections.abc import Sequence
@@ -26,14 +27,19 @@ from processor.panes import (
 )
 from processor.scopes import scope_codes
 from processor.texts import Dictionaries
-from sales.compiled import compiled, long_at, put_long
+from sales.compiled import compiled, int_at, long_at, put_int, put_long
 from sales.windows import MINUTE_MS, SECOND_MS
 
 HEADER_WORDS = 7
-SLOTS, MASK, KEYS, ROWS, COUNT, BATCH, WIDTH = (8 * word for word in range(HEADER_WORDS))
-"""A table's header, places in bytes: addresses of the slots (the batch's number in the upper half, the row's in the
-lower), of the rows' keys and of the rows; the slots' number less one, how many rows there are, the batch's number, and
-the bytes of a row."""
+SLOTS, MASK, KEYS, ROWS, COUNT, ROOM, WIDTH = (8 * word for word in range(HEADER_WORDS))
+"""A table's header, places in bytes: addresses of the slots (int32: the row's number + 1; 0: none), of the rows' keys
+and of the rows; the slots' number less one, how many rows there are and may be, and the bytes of a row."""
+
+NO_ROOM = 0
+"""No address of a row."""
+
+_LEAST_ROWS = 256
+"""A power of two."""
 
 _MULTIPLIER = -0x61C8864680B583EB
 """2^64 divided by the golden ratio, as a signed number: neighbours land far apart (Knuth, Fibonacci hashing)."""
@@ -41,20 +47,21 @@ _MULTIPLIER = -0x61C8864680B583EB
 
 @compiled("int64(int64, int64)")
 def _row(table, key):
-    """The address of a key's row; a new one has zeros."""
+    """The address of a key's row, a new one has zeros; NO_ROOM."""
     slots, mask, keys = long_at(table + SLOTS), long_at(table + MASK), long_at(table + KEYS)
-    batch, width = long_at(table + BATCH), long_at(table + WIDTH)
+    width = long_at(table + WIDTH)
     place = ((key * _MULTIPLIER) >> 32) & mask
-    met = long_at(slots + 8 * place)
-    while met >> 32 == batch:
-        row = met & 0xFFFFFFFF
-        if long_at(keys + 8 * row) == key:
-            return long_at(table + ROWS) + width * row
+    met = int_at(slots + 4 * place)
+    while met != 0:
+        if long_at(keys + 8 * (met - 1)) == key:
+            return long_at(table + ROWS) + width * (met - 1)
         place = (place + 1) & mask
-        met = long_at(slots + 8 * place)
+        met = int_at(slots + 4 * place)
     row = long_at(table + COUNT)
+    if row == long_at(table + ROOM):
+        return NO_ROOM
     put_long(table + COUNT, row + 1)
-    put_long(slots + 8 * place, (batch << 32) | row)
+    put_int(slots + 4 * place, row + 1)
     put_long(keys + 8 * row, key)
     address = long_at(table + ROWS) + width * row
     for word in range(width >> 3):
@@ -78,7 +85,7 @@ def _comes_before(row, other, positions, words, partitions):
     return long_at(partitions + 8 * row) < long_at(partitions + 8 * other)
 
 
-@compiled("void(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
+@compiled("boolean(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64)")
 def _sum_up(
     count,
     orders,
@@ -95,7 +102,7 @@ def _sum_up(
     words,
     partitions,
 ):
-    """Adds up ``count`` orders.
+    """Adds up ``count`` orders; False when a table has no room for all.
 
     Args:
         count: of orders.
@@ -138,6 +145,8 @@ def _sum_up(
             amount += net
 
             row = _row(by_product, second * products + product)
+            if row == NO_ROOM:
+                return False
             _increase(row, 1)
             _increase(row + 8, sign * quantity)
             _increase(row + 16, sign * net)
@@ -145,10 +154,14 @@ def _sum_up(
             first_touch = long_at(touched + 8 * category) != serial + order
             put_long(touched + 8 * category, serial + order)
             row = _row(by_category, second * categories + category)
+            if row == NO_ROOM:
+                return False
             _increase(row, 1)
             _increase(row + 8, sign * quantity)
             _increase(row + 16, sign * net)
             row_of_minute = _row(by_minute, minute * scopes + (category + 1) * COUNTRY_CODES + country)
+            if row_of_minute == NO_ROOM:
+                return False
             if first_touch:
                 _increase(row + 24, is_sale)
                 _increase(row_of_minute, 1)
@@ -159,6 +172,8 @@ def _sum_up(
             _increase(row_of_minute + 40, is_return * net)
 
             row = _row(latest, product)
+            if row == NO_ROOM:
+                return False
             best = long_at(row) - 1
             if best >= 0:
                 other = long_at(lines + 8 * (c.ORDER * width + best))
@@ -179,12 +194,15 @@ def _sum_up(
                 if which
                 else _row(by_country, second * COUNTRY_CODES + country)
             )
+            if row == NO_ROOM:
+                return False
             _increase(row, 1)
             _increase(row + 8, sign * pieces)
             _increase(row + 16, is_sale)
             _increase(row + 24, is_return)
             _increase(row + 32, is_sale * amount)
             _increase(row + 40, is_return * amount)
+    return True
 
 
 class _Table:
@@ -194,35 +212,36 @@ class _Table:
         self._columns = columns
         self._header = np.zeros(HEADER_WORDS, dtype=np.int64)
         self._header[WIDTH // 8] = 8 * columns
-        self._reach(1024)
+        self._have(_LEAST_ROWS)
 
     @property
     def header(self) -> int:
         """Its address, which stays."""
         return int(self._header.ctypes.data)
 
-    def begin(self, rows: int) -> None:
-        """Empties it, and makes room for so many rows."""
-        if rows > len(self._keys):
-            self._reach(max(rows, 2 * len(self._keys)))
+    def empty(self) -> None:
+        """Makes it ready for another batch."""
+        self._slots.fill(0)
         self._header[COUNT // 8] = 0
-        self._header[BATCH // 8] += 1
-        if self._header[BATCH // 8] == 1 << 31:  # the slots have 32 bits for it
-            self._reach(len(self._keys))
+
+    def grow_if_full(self) -> None:
+        """Makes room for twice as many rows, if all are taken; it has to be emptied then."""
+        if self._header[COUNT // 8] == len(self._keys):
+            self._have(2 * len(self._keys))
 
     def rows(self) -> tuple[Int64s, Int64s]:
         """Keys, and their sums."""
         count = int(self._header[COUNT // 8])
         return self._keys[:count].copy(), self._rows[:count].copy()
 
-    def _reach(self, rows: int) -> None:
-        self._slots = np.zeros(1 << (2 * rows).bit_length(), dtype=np.int64)
+    def _have(self, rows: int) -> None:
+        self._slots = np.zeros(2 * rows, dtype=np.int32)
         self._keys = np.empty(rows, dtype=np.int64)
         self._rows = np.empty((rows, self._columns), dtype=np.int64)
         for field, array in ((SLOTS, self._slots), (KEYS, self._keys), (ROWS, self._rows)):
             self._header[field // 8] = array.ctypes.data
         self._header[MASK // 8] = len(self._slots) - 1
-        self._header[BATCH // 8] = 1
+        self._header[ROOM // 8] = rows
 
 
 class Summing:
@@ -242,31 +261,35 @@ class Summing:
         orders, lines = _in_columns(columns.orders), _in_columns(columns.lines)
         times = orders[c.EVENT_TIME]
         products, categories = len(dictionaries.products), len(dictionaries.categories)
-        for table, rows in zip(self._tables, self._most_rows(columns, products), strict=True):
-            table.begin(rows)
         if categories > len(self._touched):
             self._touched = np.zeros(2 * categories, dtype=np.int64)
         positions = _positions(origins)
         partitions = sorted({origin.partition for origin in origins})
         partition_of = np.repeat([partitions.index(origin.partition) for origin in origins], [*map(len, origins)])
         first_ms = int(times.min()) // MINUTE_MS * MINUTE_MS
-        _sum_up(
-            len(columns),
-            orders.ctypes.data,
-            orders.strides[0] // 8,
-            lines.ctypes.data,
-            lines.strides[0] // 8,
-            first_ms,
-            products,
-            categories,
-            self._headers.ctypes.data,
-            self._touched.ctypes.data,
-            self._serial,
-            positions.ctypes.data,
-            positions.shape[1],
-            partition_of.ctypes.data,
-        )
-        self._serial += len(columns)
+        while True:
+            for table in self._tables:
+                table.empty()
+            serial, self._serial = self._serial, self._serial + len(columns)
+            if _sum_up(
+                len(columns),
+                orders.ctypes.data,
+                orders.strides[0] // 8,
+                lines.ctypes.data,
+                lines.strides[0] // 8,
+                first_ms,
+                products,
+                categories,
+                self._headers.ctypes.data,
+                self._touched.ctypes.data,
+                serial,
+                positions.ctypes.data,
+                positions.shape[1],
+                partition_of.ctypes.data,
+            ):
+                break
+            for table in self._tables:
+                table.grow_if_full()
         by_product, by_category, by_country, by_minute, latest = self._tables
         product_codes, last = latest.rows()
         lines_of = last[:, 0] - 1
@@ -289,11 +312,6 @@ class Summing:
                 partition_codes=partition_of[rows_of],
             ),
         )
-
-    def _most_rows(self, columns: Columns, products: int) -> tuple[int, ...]:
-        """How many rows each table may get."""
-        orders, lines = len(columns), int(columns.lines.shape[1])
-        return lines, lines, orders, orders + lines, min(lines, products)
 
 
 def _in_columns(table: Int64s) -> Int64s:
