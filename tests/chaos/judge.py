@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from chaos.topics import Topic
+from chaos.topics import Log
 from sales.board import Keys, LiveNumbers
 from sales.countries import REGION_OF
 from sales.times import format_time
@@ -120,8 +120,18 @@ class _Applied:
 class Judge:
     """Reads along, and compares ticks with what it has read. Each tick's positions are at or behind the last one's."""
 
-    def __init__(self, orders: Topic, letters: Topic, rollups: Topic, stream_id: str, keys: Keys) -> None:
+    def __init__(
+        self,
+        orders: Log,
+        letters: Log,
+        rollups: Log,
+        *,
+        stream_id: str,
+        keys: Keys,
+        letters_seconds: float = LETTERS_SECONDS,
+    ) -> None:
         self._orders, self._letters, self._rollups = orders, letters, rollups
+        self._letters_seconds = letters_seconds
         self._stream_id = stream_id
         self._keys = keys
         self._applied = _Applied()
@@ -288,7 +298,7 @@ class Judge:
 
     def _dead_letters(self) -> Iterator[str]:
         """Each refused message must be a dead letter, at least once, and no other may."""
-        deadline = time.monotonic() + LETTERS_SECONDS
+        deadline = time.monotonic() + self._letters_seconds
         while True:
             for message in self._letters.rest():
                 letter = json.loads(message.value)

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -22,6 +23,19 @@ class Message:
     key: bytes | None
     value: bytes
     broker_ms: int
+
+
+class Log(Protocol):
+    """What the judge asks of a topic."""
+
+    def until(self, ends: Mapping[int, int]) -> Iterator[Message]:
+        """What was not given yet, up to these offsets."""
+
+    def rest(self) -> Iterator[Message]:
+        """What was not given yet."""
+
+    def has_given(self, partition: int, offset: int) -> bool:
+        """Whether this message was given already."""
 
 
 class TopicError(Exception):
