@@ -11,16 +11,15 @@ products  A processor that is *idle* (started, connected, an empty topic, a tick
           identities (by the processor's own metric), is what products and windows take. Private memory (RssAnon) stands
           beside it: what is mapped from files is shared with others.
 dedup     ``processor.dedup.Dedup`` itself, one for each of the four slots, in a process of its own: ``--identities``
-          identities over 24 hours of event time at an even rate, with a snapshot for every second. Memory is how much
-          more the process holds at the end than before; disk is the bytes in the identities' folders. The flush to the
-          disk itself is left out: it changes no byte, and there are 86,400 snapshots.
+          identities over 24 hours of event time at an even rate, with a snapshot for every ``--apart`` seconds. Memory
+          is how much more the process holds at the end than before; disk is the bytes in the identities' folders. The
+          flush to the disk itself is left out: it changes no byte, and there are 86,400 snapshots in a day.
 """
 
 import argparse
 import gc
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -169,7 +168,7 @@ def _disk_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MB
 
 
-def remember(identities_a_day: int, folder: Path) -> Remembered:
+def remember(identities_a_day: int, apart: int, folder: Path) -> Remembered:
     """Drives the memory of identities through 24 hours; in a process that does nothing else."""
     keep_freed()
     os.fdatasync = lambda _file: None
@@ -184,9 +183,9 @@ def remember(identities_a_day: int, folder: Path) -> Remembered:
     dice = np.random.default_rng(SEED)
     gc.collect()
     before, started = _status(os.getpid())["RssAnon"], time.monotonic()
-    ends = np.linspace(0, identities_a_day, DAY_SECONDS + 1).astype(np.int64)
-    for second, count in enumerate(np.diff(ends).tolist()):
-        times = np.full(count, FIRST_MS + second * 1000, dtype=np.int64)
+    ends = np.linspace(0, identities_a_day, DAY_SECONDS // apart + 1).astype(np.int64)
+    for snapshot, count in enumerate(np.diff(ends).tolist()):
+        times = np.full(count, FIRST_MS + snapshot * apart * 1000, dtype=np.int64)
         hashes = dice.integers(0, 2**64, size=(3, count), dtype=np.uint64)
         entries = identities(hashes[0], hashes[1], times, hashes[2], np.arange(count, dtype=np.uint64))
         for slot, dedup in enumerate(slots):
@@ -204,12 +203,12 @@ def remember(identities_a_day: int, folder: Path) -> Remembered:
     )
 
 
-def dedup(lab: Lab, sizes: Iterable[int]) -> list[Remembered]:
+def dedup(lab: Lab, sizes: Iterable[int], apart: int) -> list[Remembered]:
     """Each number of identities in a process of its own."""
     found = []
     for size in sizes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(remember, size, Path(tempfile.mkdtemp(dir=lab.scratch("dedup")))).result())
+            found.append(pool.submit(remember, size, apart, lab.scratch("dedup")).result())
         sys.stderr.write(f"{size:,} identities: {found[-1].seconds:.0f} s\n")
     return found
 
@@ -224,6 +223,7 @@ def main() -> int:
     parser.add_argument(
         "--identities", type=int, nargs="+", default=[1_000_000, 10_000_000], help="in 24 hours; default %(default)s"
     )
+    parser.add_argument("--apart", type=int, default=1, help="seconds between snapshots; default %(default)s")
     parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, help="default: both")
     return command.run(_work, parser.parse_args())
 
@@ -241,7 +241,7 @@ def _work(lab: Lab, options: argparse.Namespace) -> None:
         print(_products_table(nothing, both))
         found |= {"idle": asdict(nothing), "held": [asdict(one) for one in both]}
     if "dedup" in options.parts:
-        remembered = dedup(lab, options.identities)
+        remembered = dedup(lab, options.identities, options.apart)
         print(_dedup_table(remembered))
         found["dedup"] = [asdict(one) for one in remembered]
     command.keep(lab, options, found)

@@ -99,7 +99,14 @@ def measure(lab: Lab, kept: int, rate: int, options: argparse.Namespace, *, name
             while any(runs.applied(lab, stream.id, ends)[partition] < end for partition, end in ends.items()):
                 runs.check(child, started + START_SECONDS, "has not applied the products to keep")
                 time.sleep(runs.POLL_SECONDS)
+            taken = metrics.scrape(port)["snapshot_seconds_count"]
+            while metrics.scrape(port)["snapshot_seconds_count"] < taken + 2:  # they are written, each once
+                runs.check(child, started + START_SECONDS, "takes no snapshots")
+                time.sleep(SCRAPE_SECONDS)
             generator = paced.generate(lab, topic, rate=rate, orders=0, products=options.sold)
+            while runs.applied(lab, stream.id, ends) == ends:
+                runs.check(child, started + START_SECONDS, "gets no orders")
+                time.sleep(runs.POLL_SECONDS)
             updates = lab.client.pubsub(ignore_subscribe_messages=True)
             updates.subscribe(f"{runs.PREFIX}updates")
             seen, begin = _Seen(), time.monotonic() + options.warm_up

@@ -37,6 +37,7 @@ _SEGMENT_BYTES = 64 * 1024 * 1024
 _WORDS = 4
 LOW, HIGH, CONTENT, MARK = range(_WORDS)
 """An entry: the identity's 128 bits, a digest of the content, and the position's 64 bits."""
+_NO_ENTRIES = np.zeros((0, _WORDS), dtype=np.uint64)
 
 _MINUTE = struct.Struct("<q")
 _TIME_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -185,30 +186,27 @@ class Dedup:
 class _Blocks:
     """The entries of one minute that are in the journal, by number: 12 bytes of memory for each block."""
 
-    __slots__ = ("_journal", "_offsets", "_segments", "_starts", "count")
+    __slots__ = ("_blocks", "_journal", "count")
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._segments = array("I")
-        self._offsets = array("I")
-        self._starts = array("I")
+        self._blocks = array("I")
+        """of each block its segment, its place in it, and the number of its first entry"""
         self.count = 0
 
     def add(self, place: Place, entries: int) -> None:
-        self._segments.append(place.segment)
-        self._offsets.append(place.offset)
-        self._starts.append(self.count)
+        self._blocks.extend((place.segment, place.offset, self.count))
         self.count += entries
 
     def all(self) -> Uint64s:
         """Every entry, shape (entries, 4)."""
-        blocks = [self._block(block) for block in range(len(self._starts))]
-        return np.concatenate(blocks) if blocks else np.zeros((0, _WORDS), dtype=np.uint64)
+        blocks = [self._block(block) for block in range(len(self._blocks) // 3)]
+        return np.concatenate(blocks) if blocks else _NO_ENTRIES
 
     def some(self, numbers: Int64s) -> Uint64s:
         """Entries by number, shape (numbers, 4)."""
         entries = np.empty((len(numbers), _WORDS), dtype=np.uint64)
-        starts = np.frombuffer(self._starts, dtype=np.uint32).astype(np.int64)
+        starts = np.array(self._blocks[2::3], dtype=np.int64)
         block_of = np.searchsorted(starts, numbers, side="right") - 1
         for block in np.unique(block_of).tolist():
             rows = np.flatnonzero(block_of == block)
@@ -216,14 +214,17 @@ class _Blocks:
             if len(rows) > _SINGLY:
                 entries[rows] = self._block(block)[inside]
             else:
-                place = Place(self._segments[block], self._offsets[block])
+                place = self._place(block)
                 for row, number in zip(rows.tolist(), inside.tolist(), strict=True):
                     raw = self._journal.peek(place, _MINUTE.size + 8 * _WORDS * number, 8 * _WORDS)
                     entries[row] = np.frombuffer(raw, dtype=np.uint64)
         return entries
 
+    def _place(self, block: int) -> Place:
+        return Place(*self._blocks[3 * block : 3 * block + 2])
+
     def _block(self, block: int) -> Uint64s:
-        payload = self._journal.read(Place(self._segments[block], self._offsets[block]))
+        payload = self._journal.read(self._place(block))
         return np.frombuffer(payload, dtype=np.uint64, offset=_MINUTE.size).reshape(-1, _WORDS)
 
 
@@ -233,7 +234,7 @@ class _Minute:
 
     def __init__(self, blocks: _Blocks, *, expected: int) -> None:
         self._blocks = blocks
-        self._fresh = np.zeros((0, _WORDS), dtype=np.uint64)
+        self._fresh = _NO_ENTRIES
         """entries that are not in the journal, with room behind them"""
         self._fresh_count = 0
         self._build(max(expected, blocks.count))
@@ -256,8 +257,9 @@ class _Minute:
         places = (entries[:, LOW] & np.uint64(len(self._slots) - 1)).astype(np.int64)
         wanted = self._tagged(entries[:, LOW], known + 1)
         pending = np.arange(events)
+        mask = np.uint64((1 << self._number_bits) - 1)
         while len(pending := advance(self._slots, places, wanted, pending, self._number_bits)):
-            numbers = (self._slots[places[pending]] & self._number_mask).astype(np.int64) - 1
+            numbers = (self._slots[places[pending]] & mask).astype(np.int64) - 1
             found, mine = self._entries(numbers, known, entries), entries[pending]
             same = (found[:, LOW] == mine[:, LOW]) & (found[:, HIGH] == mine[:, HIGH])
             new[pending[same]] = False
@@ -279,7 +281,7 @@ class _Minute:
     def take_fresh(self) -> Uint64s:
         """The entries that are to go into the journal, shape (entries, 4); the caller tells `_Blocks` of them."""
         fresh = self._fresh[: self._fresh_count]
-        self._fresh, self._fresh_count = np.zeros((0, _WORDS), dtype=np.uint64), 0
+        self._fresh, self._fresh_count = _NO_ENTRIES, 0
         return fresh
 
     def _keep(self, entries: Uint64s) -> None:
@@ -311,7 +313,6 @@ class _Minute:
         self._number_bits = size.bit_length() - 1
         wide = self._number_bits + _LEAST_TAG_BITS > 32
         self._slots: Slots = np.zeros(size, dtype=np.uint64) if wide else np.zeros(size, dtype=np.uint32)
-        self._number_mask = np.uint64((1 << self._number_bits) - 1)
         low = np.concatenate((self._blocks.all()[:, LOW], self._fresh[: self._fresh_count, LOW]))
         places = (low & np.uint64(size - 1)).astype(np.int64)
         wanted = self._tagged(low, 1)
