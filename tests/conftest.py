@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 import redis
 from confluent_kafka import KafkaException
@@ -29,6 +30,12 @@ from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import Server, ServerError, free_ports
+
+# A test never depends on how long something takes: other work on the machine is no defect.
+hypothesis.settings.register_profile(
+    "tillstream", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tillstream")
 
 REPOSITORY = Path(__file__).parents[1]
 CONTAINER_SECONDS = 90.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processor import columns as c
@@ -319,7 +319,7 @@ STEPS = st.lists(
     max_size=12,
 )
 BOTH_TIERS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
-BOUNDED = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(max_examples=400)
 
 
 def logs_of(events: list[Event], repeated: list[int]) -> list[list[Event]]:

@@ -221,7 +221,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     field=st.sampled_from([*an_order(), "original_order_id"]),
     line_field=st.sampled_from([None, *a_line()]),
@@ -250,7 +250,7 @@ def called_from(depth: int, act: Callable[[], Decoded]) -> Decoded:
     return act() if depth == 0 else called_from(depth - 1, act)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     depth=st.integers(1, 120) | st.integers(850, 1_100) | st.sampled_from([10_000, 400_000]),
     shape=st.sampled_from(["[", "{", "[{"]),

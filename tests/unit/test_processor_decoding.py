@@ -246,7 +246,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(value)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(values=st.lists(st.one_of(VALUES, mutated()), min_size=1, max_size=6))
 def test_both_tiers_agree_on_mutated_orders(values: list[bytes]) -> None:
     _, decoded = both(
@@ -280,7 +280,7 @@ def repetitive(draw: st.DrawFn) -> bytes:
     return order.replace("[]", f"[{','.join(lines)}]").encode()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(values=st.lists(repetitive(), min_size=2, max_size=8))
 def test_both_tiers_agree_whatever_followed_a_product_before(values: list[bytes]) -> None:
     both(*[a_run((b"0191f0c2-7d1e", value), first=100 + number) for number, value in enumerate(values)])
@@ -297,7 +297,7 @@ def test_siphash_is_the_one_of_its_inventors() -> None:
         assert ours == text_hash(KEY)(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts=st.lists(st.text(max_size=30), max_size=60), repeats=st.integers(1, 40))
 def test_both_dictionaries_number_texts_alike_however_they_grow(texts: list[str], repeats: int) -> None:
     plain, scanned = PlainDictionary(KEY), scanner.ScannedDictionary(KEY)

@@ -96,7 +96,7 @@ EVENTS = st.lists(
 
 
 @pytest.mark.parametrize("probe", [advance, advance_in_numpy], ids=["compiled", "numpy"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(log=EVENTS, cuts=st.lists(st.sampled_from(["sync", "crash", "read 1", "read 3"]), max_size=12))
 def test_verdicts_are_a_function_of_the_log_whatever_crashes(
     log: list[tuple[str, int, bytes]], cuts: list[str], probe: Callable[..., npt.NDArray[np.int64]]

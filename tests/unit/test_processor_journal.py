@@ -14,7 +14,7 @@ def payloads(journal: Journal, segment: int = 1) -> list[bytes]:
     return [payload for _, payload in journal.frames(segment)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(frames=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6), torn=st.integers(0, 60))
 def test_a_torn_end_costs_only_the_frames_it_touches(frames: list[bytes], torn: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

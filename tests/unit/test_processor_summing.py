@@ -69,7 +69,7 @@ def cells_of(cells: Cells) -> dict[tuple[int, str], list[int]]:
     return dict(zip(named, cells.sums.tolist(), strict=True))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(runs=RUNS, wide=st.booleans(), first=st.sampled_from([0, 7, 10**55]))
 def test_both_tiers_sum_alike(runs: list[tuple[str, list[Any]]], wide: bool, first: int) -> None:
     messages = [order for _, orders in runs for order in orders]

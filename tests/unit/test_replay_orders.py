@@ -352,7 +352,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, max_size=40), st.integers(0, 14_400))
 def test_whatever_the_rows_they_add_up_and_every_order_is_acceptable(
     tmp_path: Path, rows: list[dict[str, str]], span: int
@@ -392,7 +392,7 @@ def test_where_the_reader_cuts_the_file_makes_no_difference(tmp_path: Path, monk
 MOMENTS = st.lists(st.tuples(st.sampled_from("XY"), st.integers(0, 24), st.sampled_from([0, 0, 3, 10])), max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(MOMENTS, st.integers(1, 3))
 def test_however_few_rows_are_read_at_once_the_orders_are_the_same(
     tmp_path: Path, moments: list[tuple[str, int, int]], at_once: int

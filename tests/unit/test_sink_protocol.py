@@ -278,7 +278,6 @@ class Schedules(RuleBasedStateMachine):
 Schedules.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 test_every_position_is_stored_exactly_once_under_any_schedule = Schedules.TestCase

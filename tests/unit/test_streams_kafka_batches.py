@@ -193,7 +193,7 @@ def logs(draw: st.DrawFn) -> tuple[list[Made], list[Any]]:
     return log, aborted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(made_log=logs(), data=st.data())
 def test_an_answer_holds_the_records_that_the_clients_iterator_gives(
     made_log: tuple[list[Made], list[Any]], data: st.DataObject
@@ -258,7 +258,7 @@ def test_a_flipped_bit_is_an_error() -> None:
             through_ours(bytes(broken), 17)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(batch=made(), changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_bytes_that_are_wrong_but_summed_give_an_error_or_records_of_the_same_buffer(
     batch: Made, changes: list[tuple[int, int]]
@@ -276,7 +276,7 @@ def test_bytes_that_are_wrong_but_summed_give_an_error_or_records_of_the_same_bu
     assert (np.diff(np.asarray(run.positions)) > 0).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     batch=made(),
     changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4),
@@ -373,7 +373,7 @@ def test_a_buffer_is_used_again_when_nobody_looks_into_it_and_not_before() -> No
     assert memory.take().ctypes.data == address
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(kept=st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_runs_that_are_kept_stay_as_they_are(kept: list[int]) -> None:
     memory = Memory()

@@ -27,6 +27,7 @@ from processor.recovery import RecoveryDirectory
 from processor.snapshots import decode, encode
 from processor.source import SlotState
 from processor.telemetry import Telemetry
+from processor.ticking import LEAST_SECONDS, seconds_to_next
 from sales.board import Tick
 from sales.rollups import Rollup
 
@@ -98,7 +99,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
             resume_state: where the snapshot ends in the journal.
             clock: ``wall`` or ``event``.
             now_ms: the clock on the wall.
-            tick_ms: between two ticks.
+            tick_ms: the longest time between two ticks.
             shown: what the board shows already; ticks wait until they reach it.
             telemetry: is told where the numbers stand.
 
@@ -111,8 +112,12 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         self._log = SnapshotLog(journal, recovery, numbers, resume_state)
         self._wall = clock == "wall"
         self._now_ms = now_ms
-        self._tick = timedelta(milliseconds=tick_ms)
+        self._longest = tick_ms / 1000
         self._next_tick = datetime.now(UTC)
+        self._soonest = self._next_tick
+        """when the next tick may be, if there is something new"""
+        self._ticked = time.monotonic()
+        self._worked = time.process_time()
         self._shown = shown
         self._telemetry = telemetry
         self._hold_until = time.monotonic() + HOLD_SECONDS
@@ -127,6 +132,8 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         answers: list[Answer] = []
         for partial in values:
             self._numbers.apply(partial)
+            if partial.positions:
+                self._next_tick = min(self._next_tick, self._soonest)
             self._telemetry.took(partial.counts, partial.readings)
         answers.extend(self._numbers.take_rollups(now))
         return answers, self.RETAIN
@@ -134,8 +141,19 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
     def on_notify(self) -> tuple[list[Answer], bool]:
         """A tick."""
         self._telemetry.turn()
-        self._next_tick = datetime.now(UTC) + self._tick
-        return self._publish(), self.RETAIN
+        started, worked = time.monotonic(), time.process_time()
+        answers = self._publish()
+        published = self._telemetry.publish_seconds  # of the tick before: this one's answers are still to be written
+        soonest = seconds_to_next(
+            longest=self._longest,
+            tick=time.monotonic() - started + published,
+            other=(worked - self._worked - published) / max(started - self._ticked, LEAST_SECONDS),
+        )
+        self._ticked, self._worked = started, time.process_time()
+        now = datetime.now(UTC)
+        self._soonest = now + timedelta(seconds=soonest)
+        self._next_tick = now + timedelta(seconds=self._longest)
+        return answers, self.RETAIN
 
     def on_eof(self) -> tuple[list[Answer], bool]:
         """A last tick, and corrections that were still gathered; the state stays."""

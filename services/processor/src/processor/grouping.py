@@ -139,5 +139,5 @@ else:
         _add_rows_compiled(table, places, rows, sign)
 
     def _free_slots(keys: int) -> npt.NDArray[np.int32]:
-        """A slot is 0 where it is free, else the number of a distinct key, counted from 1; at most two thirds are taken."""
+        """A slot is 0 where it is free, else the number of a distinct key, from 1 on; two thirds are taken at most."""
         return np.zeros(1 << (keys + keys // 2).bit_length(), dtype=np.int32)

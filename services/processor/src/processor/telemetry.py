@@ -33,6 +33,8 @@ class Telemetry:
         self._ticking = ticking
         self._turned = ticking()
         self._published: float | None = None
+        self.publish_seconds = 0.0
+        """what the last tick took to be written"""
         self._broker_time = 0.0
         self._behind = False
         self.registry = CollectorRegistry()
@@ -93,6 +95,7 @@ class Telemetry:
     def published(self, seconds: float) -> None:
         """A tick is on the board."""
         self._published = self._ticking()
+        self.publish_seconds = seconds
         self._publish.observe(seconds)
 
     def saved(self, seconds: float, size: int) -> None:
