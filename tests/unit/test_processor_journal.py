@@ -116,3 +116,20 @@ def test_a_journal_shorter_than_its_snapshot_is_refused_in_words(tmp_path: Path)
         Journal(tmp_path).cut(Place(1, 1000))
     with pytest.raises(JournalError, match="missing or shorter"):
         Journal(tmp_path).cut(Place(2, 0))
+
+
+def test_a_survey_finds_damage_unless_it_may_be_a_torn_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for frame in (b"first", b"second", b"third"):
+        journal.append(frame)
+    journal.close()
+    (file,) = tmp_path.glob("*.journal")
+    whole = file.read_bytes()
+    assert [payload for _, payload in journal.survey()] == [b"first", b"second", b"third"]
+    file.write_bytes(whole[:-2])
+    assert [payload for _, payload in journal.survey()] == [b"first", b"second"]
+    file.write_bytes(whole[:-1] + b"?")
+    assert [payload for _, payload in journal.survey()] == [b"first", b"second"]
+    file.write_bytes(whole.replace(b"second", b"sec?nd"))
+    with pytest.raises(JournalError, match="is damaged at byte 13"):
+        list(journal.survey())

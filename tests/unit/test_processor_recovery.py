@@ -1,12 +1,13 @@
 """The recovery directory refuses, in words, everything that would lose state silently."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from processor.recovery import RecoveryDirectory, RecoveryError, store_fault
+from processor.recovery import RecoveryDirectory, RecoveryError, replaced, store_fault
 
 OPEN = """
 import sys, pathlib
@@ -41,6 +42,14 @@ def test_a_second_processor_on_the_same_directory_is_refused(tmp_path: Path) -> 
     assert holder.owner.stream == "orders-1"
 
 
+USE = """
+recovery.hold(77)
+recovery.numbers().mkdir()
+recovery.identities("slot-0").mkdir(parents=True)
+recovery.note_snapshot()
+"""
+
+
 def reopened(path: Path, **changes: object) -> RecoveryDirectory:
     """A later start, when the earlier process is gone (its lock with it)."""
     return RecoveryDirectory(path, **({"stream": "orders-1", "slots": 4} | changes))  # type: ignore[arg-type]
@@ -53,7 +62,7 @@ def used(tmp_path: Path) -> Path:
         [
             sys.executable,
             "-c",
-            f"{OPEN}\nrecovery.hold(77)\nrecovery.note_snapshot()",
+            f"{OPEN}{USE}",
             str(path),
         ],
         timeout=60,
@@ -86,20 +95,23 @@ def test_state_that_should_be_there_and_is_not_is_refused(used: Path) -> None:
 
 
 def test_a_lost_recovery_store_is_refused(used: Path) -> None:
-    for file in (used / "engine").iterdir():
-        file.unlink()
-    (used / "engine").rmdir()
+    shutil.rmtree(used / "engine")
     with pytest.raises(RecoveryError, match="has lost its snapshots"):
+        reopened(used)
+
+
+@pytest.mark.parametrize("part", ["numbers", "identities"])
+def test_a_lost_journal_is_refused(used: Path, part: str) -> None:
+    shutil.rmtree(used / part)
+    with pytest.raises(RecoveryError, match=f"has lost {part}"):
         reopened(used)
 
 
 @pytest.mark.parametrize("part", ["engine", "numbers", "identities"])
 def test_a_lost_owner_is_refused_while_there_is_something_that_belongs_to_it(used: Path, part: str) -> None:
     (used / "owner.json").unlink()
-    for file in (used / "engine").iterdir():
-        file.unlink()
-    (used / "engine").rmdir()
-    (used / part).mkdir()
+    for other in {"engine", "numbers", "identities"} - {part}:
+        shutil.rmtree(used / other)
     with pytest.raises(RecoveryError, match=f"has lost owner.json, which {part} belong to"):
         reopened(used)
     assert not (used / "owner.json").exists()
@@ -155,3 +167,94 @@ def test_a_panic_without_words_still_names_its_code() -> None:
 def test_any_other_error_of_the_engine_is_none_of_the_store() -> None:
     assert store_fault(RuntimeError("error calling `next_batch`"), Path("/state")) is None
     assert store_fault(ValueError("SqliteFailure(Error { code: DiskFull })"), Path("/state")) is None
+
+
+def test_a_damaged_recovery_store_is_refused(used: Path) -> None:
+    (store,) = (used / "engine").glob("*.sqlite3")
+    content = store.read_bytes()
+    for damaged in (content[:4000] + bytes(len(content) - 4000), content[:5000], b"", b"no database" * 1000):
+        store.write_bytes(damaged)
+        with pytest.raises(RecoveryError, match=r"part-0\.sqlite3 is damaged"):
+            reopened(used)
+    store.unlink()
+    with pytest.raises(RecoveryError, match=r"part-0\.sqlite3 is damaged or missing"):
+        reopened(used)
+
+
+BUILDS = """
+import os, sys
+from pathlib import Path
+from processor import recovery
+path = Path(sys.argv[1])
+with recovery.replaced(path, aside=sys.argv[2]) as fresh:
+    built = recovery.RecoveryDirectory(fresh, stream="orders-2", slots=4)
+    built.numbers().mkdir()
+    (fresh / "identities").mkdir()
+    built.note_snapshot()
+    built.close()
+    move, left = Path.rename, int(sys.argv[3])
+    def rename(source, target):
+        global left
+        left -= 1
+        return os._exit(9) if left < 0 else move(source, target)
+    Path.rename = rename
+"""
+
+MOVES = 4 + 4
+"""All parts of the old state go aside, and those of the new one come in."""
+
+
+def build(path: Path, aside: str, moves: int = 99) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", BUILDS, str(path), aside, str(moves)], timeout=60, check=False
+    ).returncode
+
+
+@pytest.mark.parametrize("moves", range(MOVES))
+def test_a_crash_while_a_state_is_replaced_leaves_one_that_is_refused_or_whole(used: Path, moves: int) -> None:
+    assert build(used, "aside-1", moves) == 9
+    with pytest.raises(RecoveryError, match=r"has lost|holds half a state|holds the state of stream orders-1"):
+        reopened(used, stream="orders-2")
+    assert build(used, "aside-2") == 0
+    recovery = reopened(used, stream="orders-2")
+    assert recovery.owner.committed
+    recovery.close()
+    kept = {part.name for aside in used.glob("aside-*") for part in aside.iterdir()}
+    assert {"owner.json", "engine"} <= kept
+    assert not (used / "rebuild").exists()
+
+
+def test_a_state_that_is_replaced_is_kept_beside_the_new_one(used: Path) -> None:
+    before = (used / "owner.json").read_bytes()
+    assert build(used, "aside-1") == 0
+    assert (used / "aside-1" / "owner.json").read_bytes() == before
+    assert reopened(used, stream="orders-2").owner.stream == "orders-2"
+
+
+def test_a_directory_that_holds_a_state_is_not_replaced_unasked(used: Path) -> None:
+    with (
+        pytest.raises(RecoveryError, match=r"holds a state \(owner.json, engine, numbers, identities\)"),
+        replaced(used, aside=None),
+    ):
+        pytest.fail("nothing may be built")
+    assert reopened(used).owner.token == 77
+
+
+def test_a_directory_in_use_is_not_replaced(used: Path) -> None:
+    holder = reopened(used)
+    with pytest.raises(RecoveryError, match="another processor is using"), replaced(used, aside="aside-1"):
+        pytest.fail("nothing may be built")
+    holder.close()
+
+
+def test_what_fails_while_it_is_built_leaves_all_as_it_was(used: Path) -> None:
+    with pytest.raises(IsADirectoryError), replaced(used, aside="aside-1") as fresh:
+        fresh.write_text("fails")
+    assert reopened(used).owner.token == 77
+    assert not (used / "rebuild").exists()
+
+
+def test_the_first_state_may_be_built_where_nothing_is(tmp_path: Path) -> None:
+    assert build(tmp_path / "state", "aside-1") == 0
+    assert reopened(tmp_path / "state", stream="orders-2").owner.committed
+    assert not (tmp_path / "state" / "aside-1").exists()

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay")
+COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay", "rebuild")
 
 
 def main() -> None:

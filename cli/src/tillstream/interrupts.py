@@ -70,6 +70,11 @@ def check() -> None:
         raise Interrupted(_State.asked)
 
 
+def waits() -> bool:
+    """Has a signal come behind a shield? For work inside that can end early."""
+    return _State.pending is not None
+
+
 def answered() -> None:
     """What was asked for last is being done; the next signal is another one."""
     _State.asked = None

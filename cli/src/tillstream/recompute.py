@@ -5,6 +5,7 @@ with the processor, and believes no stored sum.
 """
 
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,18 @@ class Facts:
         """How many of the tick's messages became dead letters that are loaded, by reason."""
         return dict(self._database.run("letters"))
 
+    def letters_by_partition(self, positions: Mapping[str, str]) -> dict[str, Counter[str]]:
+        """As `letters`, by partition, of a tick with these positions (as `apply` has them); a partition without any has
+        an empty count. Once, and instead of `apply`."""
+        self._fill_tick(positions)
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for partition, reason, count in self._database.run("letters_by_partition"):
+            found[partition][reason] = count
+        return found
+
+    def _fill_tick(self, positions: Mapping[str, str]) -> None:
+        self._database.fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
+
     def _fetch(
         self, archive: Store, query: str, wanted: Mapping[str, StoredObject], progress: Progress
     ) -> tuple[Collection[str], list[Fault]]:
@@ -179,7 +192,7 @@ class Facts:
             positions: ``<stream id>/<partition>`` to the fixed-width text of a position.
             bounds: window to its start and end (exclusive), ms since 1970.
         """
-        self._database.fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
+        self._fill_tick(positions)
         self._database.fill("windows", [(name, start, end) for name, (start, end) in bounds.items()])
         self._database.run("applied")
 

@@ -166,6 +166,13 @@ class Store:
             folder["Prefix"].removeprefix(self._prefix) for page in pages for folder in page.get("CommonPrefixes", ())
         ]
 
+    def chains(self, stream: str) -> list[str]:
+        """The partitions of a stream (its id) that have extents."""
+        start = f"{self._prefix}_extents/{stream}/"
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start, Delimiter="/")
+        found = [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", ())]
+        return [folder.removeprefix(start).removesuffix("/") for folder in found]
+
     def partitions(self, table: str) -> list[str]:
         """``<stream id>/<partition>`` of all objects of a table."""
         places = (self.place(key) for key, _ in self.listing(f"{table}/"))

@@ -4,7 +4,7 @@
 nothing is raised for data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -30,7 +30,7 @@ Amount = Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
 OrderId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
+class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One line of an order, as on the wire; amounts in minor units."""
 
     product_id: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
@@ -42,7 +42,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     unit_cost: Amount | None = None
 
 
-class Order(msgspec.Struct, frozen=True, gc=False):
+class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One order event, as on the wire. Unknown fields are left out; types are strict."""
 
     schema: Literal[1]
@@ -150,6 +150,9 @@ def discount_amount(gross: npt.NDArray[np.int64], percent: npt.NDArray[np.int64]
     discounted: npt.NDArray[np.int64] = (gross * percent + 50) // 100
     return discounted
 
+
+encode: Callable[[Order], bytes] = msgspec.json.Encoder().encode
+"""A message that `decode` makes this order of. Fields that hold the default, the object itself, are left out."""
 
 _decode_order = msgspec.json.Decoder(Order).decode
 _encode_content = msgspec.msgpack.Encoder().encode

@@ -41,6 +41,16 @@ def on_signals(action: Callable[[], None]) -> None:
             signal.signal(number, lambda *_: action())
 
 
+def cause_among(error: BaseException, expected: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The first of these kinds in the chain of an error's causes: what was raised inside an engine that wraps it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, expected):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 class Stop:
     """Somebody asked the service to stop.
 

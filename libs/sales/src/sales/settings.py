@@ -152,10 +152,15 @@ class BoardSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(kind: type[S]) -> S:
-    """The settings from the environment; on faults one line a field on stderr, and exit code 2."""
+def load(kind: type[S], **given: Any) -> S:
+    """The settings from the environment; on faults one line a field on stderr, and exit code 2.
+
+    Args:
+        kind: which.
+        given: what does not come from the environment, by the fields' names.
+    """
     try:
-        return kind()
+        return kind(**given)
     except ValidationError as error:
         sys.stderr.write("\n".join(describe(kind, error)) + "\n")
         raise SystemExit(EXIT_SETTINGS) from None

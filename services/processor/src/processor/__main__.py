@@ -19,9 +19,10 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 
 from processor.clock import leave_when_set_back
 from processor.cluster import ARGUMENT, Alone, Causes, ClusterError, Company, First, Further, Seat, leave_broken
-from processor.dataflow import NumbersLogic, Shown, build
+from processor.dataflow import NumbersLogic, Shown, SnapshotLog, build
 from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, JournalError, Place
+from processor.lost import WAY_OUT
 from processor.numbers import Numbers
 from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, ElsewhereSink, RollupsSink
@@ -35,14 +36,13 @@ from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
 from sales.countries import region_table
 from sales.memory import keep_freed
 from sales.rollups import Rollup
-from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
+from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, cause_among, leave_at_once, on_signals, start_logging
 from sales.settings import load
-from sales.streams import AwayError, Stream, StreamError, Wire
+from sales.streams import AwayError, PositionLostError, Stream, StreamError, Wire
 from sales.streams.connect import connect
 from sales.streams.reaching import open_stream
 from sales.telemetry import served
 from sales.times import parse_time
-from sales.windows import MINUTE_MS
 
 log = logging.getLogger("processor")
 
@@ -51,10 +51,6 @@ REDIS_TIMEOUT_SECONDS = 5.0
 COLLECT_AFTER = (50_000, 20, 50)
 """Objects before Python looks for cycles among the youngest, and how often among older ones: with its own 700, 10, 10
 it spent a tenth of the processor's time on walking through what never is a cycle."""
-
-HORIZON_MARGIN_MS = 30 * MINUTE_MS
-"""Identities are remembered this much longer than the longest window: its last pane (15 min), an event time ahead of
-broker time (5 min), and clocks that differ."""
 
 EXPECTED = (
     ClusterError,
@@ -95,11 +91,12 @@ def main() -> int:
     try:
         run(streams, client, settings, stopping, further)
     except Exception as error:
-        cause = _expected(error) or store_fault(error, settings.recovery_dir)
+        cause = cause_among(error, EXPECTED) or store_fault(error, settings.recovery_dir)
         if cause is None:
             log.exception("the processor broke down")
         else:
-            log.error("%s", cause)  # noqa: TRY400  # as above
+            way_out = f": {WAY_OUT}" if isinstance(cause, PositionLostError) else ""
+            log.error("%s%s", cause, way_out)  # noqa: TRY400  # as above
         if settings.processes > 1:
             leave_broken()
         return EXIT_FAILED
@@ -152,13 +149,15 @@ def run(
     recovery = RecoveryDirectory(
         settings.recovery_dir,
         stream=orders.id,
-        slots=_slots(settings),
+        slots=settings.source_slots,
         lock=None if further is None else further.seat.lock,
     )
     with closing(recovery):
         if further is not None:
             _work(streams, client, settings, stopping, recovery, further)
-        elif settings.processes == 1:
+            return
+        SnapshotLog.check(Journal(recovery.numbers()))
+        if settings.processes == 1:
             _work(streams, client, settings, stopping, recovery, Alone())
         else:
             with First(settings.processes, recovery.lock, settings.connect_seconds, stopping) as first:
@@ -255,11 +254,11 @@ def _dataflow(
 
     source = OrdersSource(
         stream=streams.orders,
-        slots=_slots(settings),
+        slots=settings.source_slots,
         decoder=_decoder(settings, recovery.owner.seed),
         recovery=recovery,
         dead_letters_writer=lambda: PatientWriter(streams.dead_letters, patience),
-        horizon_ms=settings.windows[-1].length_ms + HORIZON_MARGIN_MS,
+        horizon_ms=settings.horizon_ms,
         poll_records=settings.poll_records,
         dead_letter_share=settings.dead_letter_share,
         stopping=stopping.is_set,
@@ -286,12 +285,6 @@ def _decoder(settings: ProcessorSettings, seed: int) -> Decoder:
     if not decoder.compiled:
         log.warning("numba is not installed: orders are decoded without compiled code, which is much slower")
     return decoder
-
-
-def _slots(settings: ProcessorSettings) -> int:
-    """One on Kinesis, where shards split and merge: the slot that read a parent goes on with its children, and with
-    several slots a restart could give a child to two of them."""
-    return settings.slots if settings.stream == "kafka" else 1
 
 
 def _redis(settings: ProcessorSettings) -> "redis.Redis":
@@ -329,16 +322,6 @@ def _shown(client: "redis.Redis", keys: Keys, orders: Stream) -> Shown | None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _expected(error: BaseException) -> BaseException | None:
-    """The expected error behind an engine's error, if there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, EXPECTED):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 if __name__ == "__main__":

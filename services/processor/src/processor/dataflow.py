@@ -24,7 +24,7 @@ from processor.journal import Journal, Place
 from processor.numbers import Numbers
 from processor.panes import Partial
 from processor.recovery import RecoveryDirectory
-from processor.snapshots import decode, encode
+from processor.snapshots import check, decode, encode
 from processor.source import SlotState
 from processor.telemetry import Telemetry
 from processor.ticking import LEAST_SECONDS, seconds_to_next
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 def build(
     *,
     orders: FixedPartitionedSource[Partial, SlotState],
-    numbers: Callable[[Place | None], "NumbersLogic"],
+    numbers: Callable[[Place | None], StatefulBatchLogic[Partial, Answer, Place]],
     board: FixedPartitionedSink[Tick, None],
     rollups: FixedPartitionedSink[Rollup, None],
 ) -> Dataflow:
@@ -221,6 +221,19 @@ class SnapshotLog:
                 self._dump_bytes = len(payload)
             numbers.load(decode(payload))
         log.info("%.1f MB of numbers read back in %.3f s", resume_state[1] / 1e6, time.monotonic() - started)
+
+    @staticmethod
+    def check(journal: Journal) -> None:
+        """Goes over what an earlier run has left, before the engine runs: it answers what is raised inside of it with
+        an abort of its own, and a page of addresses.
+
+        Raises:
+            JournalError: a frame is damaged.
+            SnapshotError: another version wrote one.
+        """
+        for place, payload in journal.survey():
+            if place.offset == 0:
+                check(payload)
 
     def save(self) -> tuple[Place, int]:
         """Appends what changed and waits for the disk; the place to cut the journal at, if this snapshot resumes, and

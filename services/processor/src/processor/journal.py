@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from processor.disk import sync_directory
+from processor.lost import WAY_OUT
 
 _HEAD = struct.Struct("<II")
 _SUFFIX = ".journal"
@@ -89,7 +90,7 @@ class Journal:
         path = self._path(place.segment)
         if not path.exists() or path.stat().st_size < place.offset:
             raise JournalError(
-                f"{path} is missing or shorter than the {place.offset} bytes that the snapshot speaks of"
+                f"{path} is missing or shorter than the {place.offset} bytes that the snapshot speaks of: {WAY_OUT}"
             )
         for segment in self.segments():
             if segment > place.segment:
@@ -109,6 +110,29 @@ class Journal:
             while (payload := self._read_frame(file, segment, offset)) is not None:
                 yield Place(segment, offset), payload
                 offset += _HEAD.size + len(payload)
+
+    def survey(self) -> Iterator[tuple[Place, bytes]]:
+        """As `frames`, of all segments, for a look at what an earlier run has left: the last frame may be torn.
+
+        Raises:
+            JournalError: a frame with others behind it is damaged.
+        """
+        for segment in self.segments():
+            path = self._path(segment)
+            last = path.stat().st_size if segment == self._segment else -1
+            with path.open("rb") as file:
+                offset = 0
+                while True:
+                    try:
+                        payload = self._read_frame(file, segment, offset)
+                    except JournalError:
+                        if file.tell() == last:
+                            return
+                        raise
+                    if payload is None:
+                        break
+                    yield Place(segment, offset), payload
+                    offset = file.tell()
 
     def read(self, place: Place) -> bytes:
         """The frame that begins at ``place``.
@@ -170,13 +194,14 @@ class Journal:
                     offset = behind.offset
             if offset < size:
                 if Place(segment, offset) < certain or segment != self.segments()[-1]:
-                    raise JournalError(
-                        f"{path} is damaged at byte {offset}: restore it, or remove RECOVERY_DIR to rebuild the state"
-                    )
+                    raise JournalError(f"{path} is damaged at byte {offset}: {WAY_OUT}")
                 os.truncate(path, offset)
         last = self._last_place()
         if last < certain:
-            raise JournalError(f"{self._directory} ends at {last}, before the {certain} that the snapshot speaks of")
+            raise JournalError(
+                f"{self._directory} ends at byte {last.offset} of segment {last.segment}, the snapshot speaks of byte "
+                f"{certain.offset} of segment {certain.segment}: {WAY_OUT}"
+            )
 
     def close(self) -> None:
         """Syncs and closes; appending opens it again."""
@@ -212,8 +237,5 @@ class Journal:
         length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
         payload = file.read(length)
         if not length or len(payload) < length or zlib.crc32(payload) != checksum:
-            raise JournalError(
-                f"{self._path(segment)} is damaged at byte {offset}: "
-                "restore it, or remove RECOVERY_DIR to rebuild the state"
-            )
+            raise JournalError(f"{self._path(segment)} is damaged at byte {offset}: {WAY_OUT}")
         return payload

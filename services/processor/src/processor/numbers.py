@@ -91,9 +91,14 @@ class Numbers:
         self._sent_then: dict[int, int] = {}
         self._warned = False
 
-    def apply(self, partial: Partial) -> None:
+    def apply(self, partial: Partial, *, restoring: bool = False) -> None:
         """Adds one batch. With the event clock, time moves to its largest event time first; with the clock on the
-        wall the caller must have moved it before."""
+        wall the caller must have moved it before.
+
+        Args:
+            partial: its sums.
+            restoring: an earlier run has seen these events in their time: none of them is late or stale.
+        """
         self._max_event_time = max(self._max_event_time, partial.max_event_time)
         if self._clock == "event":
             self.advance(partial.max_event_time)
@@ -105,6 +110,7 @@ class Numbers:
                 "minutes": [partial.minutes],
             },
             partial.product_names,
+            restoring=restoring,
         )
         self._positions.update(partial.positions)
         for name, count in partial.counts.items():

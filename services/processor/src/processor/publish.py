@@ -18,7 +18,7 @@ FLUSH_SECONDS = 10.0
 
 
 class ElsewhereSink(FixedPartitionedSink[Any, None]):
-    """A sink that another process of the cluster has: what is to go there crosses to that one."""
+    """A sink that is not here: another process of the cluster has it, and what is to go there crosses to that one."""
 
     def list_parts(self) -> list[str]:
         """None here."""

@@ -6,6 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from sales.settings import AwsSettings, BoardSettings, RuleSettings, StreamSettings
+from sales.windows import MINUTE_MS
+
+HORIZON_MARGIN_MS = 30 * MINUTE_MS
+"""Identities are remembered this much longer than the longest window: its last pane (15 min), an event time ahead of
+broker time (5 min), and clocks that differ."""
 
 MOST_PROCESSES = 4
 """More would wait for the one that holds the numbers."""
@@ -46,3 +51,14 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
         if value > slots:
             raise ValueError(f"there are {slots} slots to share (SLOTS; on Kinesis it is one)")
         return value
+
+    @property
+    def source_slots(self) -> int:
+        """One on Kinesis, where shards split and merge: the slot that read a parent goes on with its children, and with
+        several slots a restart could give a child to two of them."""
+        return self.slots if self.stream == "kafka" else 1
+
+    @property
+    def horizon_ms(self) -> int:
+        """How far behind the newest event identities are remembered."""
+        return self.windows[-1].length_ms + HORIZON_MARGIN_MS

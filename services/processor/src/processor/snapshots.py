@@ -13,6 +13,7 @@ import numpy as np
 from processor.cells import Cells, ListedNames, listed
 from processor.grouping import Int64s
 from processor.labels import LatestNames
+from processor.lost import WAY_OUT
 
 FORMAT = 5
 """Changes when older code could not read what newer code writes, or the other way round."""
@@ -65,21 +66,31 @@ def encode(delta: Delta) -> bytes:
     )
 
 
+def check(payload: bytes) -> None:
+    """Looks at the format alone.
+
+    Raises:
+        SnapshotError: another version wrote these bytes, or they are no delta.
+    """
+    try:
+        found = _decode_head(payload).format
+    except msgspec.MsgspecError as error:
+        raise SnapshotError(f"the snapshot can't be read ({error}): {WAY_OUT}") from error
+    if found != FORMAT:
+        raise SnapshotError(
+            f"the snapshot has format {found}, this version reads {FORMAT}: "
+            f"run the version that wrote it, or go on with this one: {WAY_OUT}"
+        )
+
+
 def decode(payload: bytes) -> Delta:
     """Bytes to a delta.
 
     Raises:
         SnapshotError: another version wrote them, or they are none.
     """
-    try:
-        document: dict[str, Any] = _decode(payload)
-    except msgspec.MsgspecError as error:
-        raise SnapshotError(f"the snapshot can't be read ({error}): remove RECOVERY_DIR to rebuild it") from error
-    if document.get("format") != FORMAT:
-        raise SnapshotError(
-            f"the snapshot has format {document.get('format')}, this version reads {FORMAT}: "
-            "run the version that wrote it, or remove RECOVERY_DIR to rebuild it from the stream"
-        )
+    check(payload)
+    document: dict[str, Any] = _decode(payload)
     return Delta(
         as_of=document["as_of"],
         max_event_time=document["max_event_time"],
@@ -155,5 +166,12 @@ def _names_of(
     )
 
 
+class _Head(msgspec.Struct):
+    """What every version begins with."""
+
+    format: int | None = None
+
+
+_decode_head = msgspec.msgpack.Decoder(_Head).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

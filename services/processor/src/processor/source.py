@@ -23,7 +23,7 @@ from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
 from sales import dead_letters
 from sales.rejections import Rejection
-from sales.streams import Stream, Writer, format_position
+from sales.streams import Readable, Writer, format_position
 from sales.streams.packed import Packed, PackedReader
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class OrdersSource(FixedPartitionedSource[Partial, SlotState]):
     def __init__(
         self,
         *,
-        stream: Stream,
+        stream: Readable,
         slots: int,
         decoder: Decoder,
         recovery: RecoveryDirectory,
@@ -173,7 +173,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self,
         *,
         name: str,
-        stream: Stream,
+        stream: Readable,
         after: Positions,
         mine: slice,
         reader: PackedReader,

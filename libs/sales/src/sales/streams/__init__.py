@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 NO_TIPS: Mapping[str, int] = MappingProxyType({})
-"""Of no partition it is known when it was at its tip; see `Stream.packed_reader`."""
+"""Of no partition it is known when it was at its tip; see `Readable.packed_reader`."""
 
 
 class StreamError(Exception):
@@ -175,8 +175,8 @@ class Writer(Protocol):
     ) -> None: ...
 
 
-class Stream(Protocol):
-    """One incarnation of one named stream."""
+class Readable(Protocol):
+    """What can be read as a stream is: the stream itself, or what is stored of it."""
 
     @property
     def id(self) -> str:
@@ -192,6 +192,20 @@ class Stream(Protocol):
         """Names of the partitions there are now, in their natural order; asks the far side."""
         ...
 
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> "PackedReader":
+        """As `Stream.reader`, for code that looks at bytes: the records of a run in one buffer, and on Kafka, where
+        numba is installed, without a Python object for each.
+
+        Args:
+            after: as `Stream.reader` has it.
+            tips: what `PackedReader.tips` told when these positions were reached.
+        """
+        ...
+
+
+class Stream(Readable, Protocol):
+    """One incarnation of one named stream."""
+
     def ends(self) -> dict[str, int | None]:
         """Position of the last record of each partition at some moment during the call; None: empty. For people and
         checks (it may read records to find out)."""
@@ -200,16 +214,6 @@ class Stream(Protocol):
     def reader(self, after: Mapping[str, int | None]) -> Reader:
         """Reads exactly these partitions, each from the first record after the given position; None means from the
         oldest record there is."""
-        ...
-
-    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> "PackedReader":
-        """As `reader`, for code that looks at bytes: the records of a run in one buffer, and on Kafka, where numba is
-        installed, without a Python object for each.
-
-        Args:
-            after: as `reader` has it.
-            tips: what `PackedReader.tips` told when these positions were reached.
-        """
         ...
 
     def member(
