@@ -1,7 +1,9 @@
 """A state built from S3 is the one that a processor has which read all of the stream: days of orders, in real S3."""
 
 import json
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from sink.layouts import Layout, dead_letters_layout, orders_layout
 from sink.store import S3Store
 from support.sinking import RULES, Inline, a_line
 from support.waiting import eventually
+from tillstream import interrupts
 from tillstream.rebuild import RebuildSettings, Rebuilt, rebuild_directory
 
 NOON = 1_795_176_000_000
@@ -234,6 +237,23 @@ def test_a_directory_in_use_is_left_alone(shop: Shop) -> None:
         eventually(lambda: board.read().positions, "a tick")
         with pytest.raises(RecoveryError, match="another processor is using"):
             shop.rebuild("state", force=True)
+
+
+def test_a_rebuild_that_is_asked_to_stop_leaves_all_as_it_was(shop: Shop) -> None:
+    shop.send(three_days(random.Random(7)))  # noqa: S311 (as above)
+    lived = shop.board("state")
+    shop.archive()
+    shop.trim(0.8)
+
+    def stop(text: str) -> None:
+        if text.startswith("reading what is stored"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    with interrupts.raised(), pytest.raises(interrupts.Interrupted):
+        rebuild_directory(shop.orders, shop.settings("state"), force=True, say=stop)
+    assert not list((shop.folder / "state").glob("aside-*"))
+    assert shop.board("state").windows == lived.windows
 
 
 def test_records_that_neither_has_are_named(shop: Shop) -> None:

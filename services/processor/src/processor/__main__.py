@@ -222,6 +222,13 @@ def _dataflow(
 ) -> Dataflow:
     keys = Keys(settings.redis_prefix)
     shown = _shown(client, keys, streams.orders)
+    if shown is not None and not recovery.owner.committed and seat.index == 0:
+        log.warning(
+            "RECOVERY_DIR %s is new, but the board shows that %s was read before: its state is built again from the "
+            "oldest order in the stream. If that is younger than the longest window, stop, and `tillstream rebuild`",
+            settings.recovery_dir,
+            streams.orders.id,
+        )
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
 
     def wait(seconds: float) -> bool:
