@@ -24,7 +24,7 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     clock: Literal["wall", "event"] = "wall"
     """what ``as_of`` follows: the clock on the wall, or the largest event time accepted (replays of history)"""
     tick_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
-    """the longest time between two ticks; with time to spare, and something new, they come up to every 10 ms"""
+    """the longest time between two ticks; with time to spare, and something new, they come up to every 20 ms"""
     snapshot_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
     """how often the state is made durable: what a crash makes us read again"""
     slots: Annotated[int, Field(ge=1, le=64)] = 4

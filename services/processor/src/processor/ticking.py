@@ -1,10 +1,10 @@
 """How often the numbers are published: as often as there is time to spare. Pure."""
 
-SHARE = 0.2
+SHARE = 0.3
 """Ticks may take so much of the time that other work leaves."""
 
-LEAST_SECONDS = 0.01
-"""Nobody can look a hundred times a second."""
+LEAST_SECONDS = 0.02
+"""Nobody looks more often than fifty times a second."""
 
 
 def seconds_to_next(*, longest: float, tick: float, other: float) -> float:
