@@ -104,7 +104,7 @@ PEERS = {
     ),
     "spark": Peer(
         lambda folder: [f"{folder}/venv/bin/python", str(HERE / "spark" / "job.py")],
-        100_000,
+        5_000,
         ALL,
         install=lambda folder: [*_venv("spark")(folder), *_jars("spark")(folder)],
     ),

@@ -32,7 +32,7 @@ def main() -> None:
         SparkSession.builder.master("local[1]")
         .config("spark.jars", ",".join(jars))
         .config("spark.ui.enabled", "false")
-        .config("spark.driver.memory", "3g")
+        .config("spark.driver.memory", "6g")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", "1")
         .getOrCreate()
