@@ -3,7 +3,7 @@ exact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -42,11 +42,6 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.panes)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To another process, where this one's codes mean nothing, goes a list of only the names that are used."""
-        own = self.listed()
-        return Cells, (own.names, own.panes, own.codes, own.sums)
 
     def listed(self) -> "Cells":
         """The same with names of its own, and none that no row uses."""
@@ -112,13 +107,21 @@ def merge(parts: Sequence[Cells], columns: int) -> list[Cells]:
     if not parts:
         return [no_cells(columns)]
     if len({id(part.names) for part in parts}) > 1:
-        parts = _renamed([part.listed() for part in parts])
+        parts = _renamed([part.listed() for mine in _by_names(parts) for part in merge(mine, columns)])
     rows = sum(map(len, parts))
     panes = len(np.unique(np.concatenate([np.unique(part.panes) for part in parts])))
     width = max(int(part.codes.max()) for part in parts) + 1
     if len(parts) == 1 or panes * width > rows:
         return list(parts)
     return [_merged(parts, width)]
+
+
+def _by_names(parts: Sequence[Cells]) -> list[list[Cells]]:
+    """Those that share their names together."""
+    together: dict[int, list[Cells]] = {}
+    for part in parts:
+        together.setdefault(id(part.names), []).append(part)
+    return list(together.values())
 
 
 def _merged(parts: Sequence[Cells], width: int) -> Cells:

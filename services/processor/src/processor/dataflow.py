@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -20,6 +20,7 @@ from bytewax.inputs import FixedPartitionedSource
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink
 
+from processor.crossing import Arrivals, Crossed
 from processor.journal import Journal, Place
 from processor.numbers import Numbers
 from processor.panes import Partial
@@ -46,14 +47,14 @@ log = logging.getLogger(__name__)
 
 def build(
     *,
-    orders: FixedPartitionedSource[Partial, SlotState],
-    numbers: Callable[[Place | None], StatefulBatchLogic[Partial, Answer, Place]],
+    orders: FixedPartitionedSource[Partial, SlotState] | FixedPartitionedSource[Partial | Crossed, SlotState],
+    numbers: Callable[[Place | None], StatefulBatchLogic[Any, Answer, Place]],
     board: FixedPartitionedSink[Tick, None],
     rollups: FixedPartitionedSink[Rollup, None],
 ) -> Dataflow:
     """The dataflow. Step names are part of the snapshots: renaming one loses its state."""
     flow = Dataflow("processor")
-    sums = op.input("orders", flow, orders)
+    sums = op.input("orders", flow, cast("FixedPartitionedSource[Partial | Crossed, SlotState]", orders))
     keyed = op.key_on("shop", sums, lambda _: KEY)
     answers = op.stateful_batch("numbers", keyed, numbers)
     split = op.branch("split", answers, _is_tick)
@@ -74,7 +75,7 @@ class Shown:
     positions: dict[str, str]
 
 
-class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
+class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
     """Drives the numbers: applies, ticks, keeps. The engine calls it from one thread."""
 
     def __init__(
@@ -108,6 +109,7 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
             JournalError: the journal is shorter than the snapshot says.
             SnapshotError: another version wrote it.
         """
+        self._arrivals = Arrivals()
         self._numbers = numbers
         self._log = SnapshotLog(journal, recovery, numbers, resume_state)
         self._wall = clock == "wall"
@@ -124,13 +126,14 @@ class NumbersLogic(StatefulBatchLogic[Partial, Answer, Place]):
         if self._wall and shown is not None:
             numbers.advance(shown.as_of)
 
-    def on_batch(self, values: list[Partial]) -> tuple[list[Answer], bool]:
+    def on_batch(self, values: list[Partial | Crossed]) -> tuple[list[Answer], bool]:
         """Applies each item whole."""
         now = self._now_ms()
         if self._wall:
             self._numbers.advance(now)
         answers: list[Answer] = []
-        for partial in values:
+        for item in values:
+            partial = self._arrivals.partial(item)
             self._numbers.apply(partial)
             if partial.positions:
                 self._next_tick = min(self._next_tick, self._soonest)

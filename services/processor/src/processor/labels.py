@@ -1,8 +1,7 @@
 """What each product is called on the board. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,18 +49,6 @@ class LatestNames:
 
     def __len__(self) -> int:
         return len(self.product_codes)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To another process, where this one's codes mean nothing, goes a list of only the names that are used."""
-        used, name_codes = np.unique(self.name_codes, return_inverse=True)
-        own = replace(
-            self,
-            products=ListedNames([self.products.text(code) for code in self.product_codes.tolist()]),
-            product_codes=np.arange(len(self)),
-            names=ListedNames([self.names.text(code) for code in used.tolist()]),
-            name_codes=name_codes,
-        )
-        return LatestNames, tuple(getattr(own, field.name) for field in fields(own))
 
 
 class Labels:

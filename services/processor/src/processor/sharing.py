@@ -18,6 +18,7 @@ from math import ceil
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from processor.cluster import Seat
+from processor.crossing import Crossed, Departures
 from processor.panes import Partial
 from processor.source import SlotState
 
@@ -96,7 +97,7 @@ class Pace:
             self._rest_until = None
 
 
-class SharedSource(FixedPartitionedSource[Partial, SlotState]):
+class SharedSource(FixedPartitionedSource[Partial | Crossed, SlotState]):
     """One process's slots of a source: every n-th of them. The engine takes each slot's state to where it is listed."""
 
     def __init__(self, whole: FixedPartitionedSource[Partial, SlotState], seat: Seat, beat_seconds: float) -> None:
@@ -110,6 +111,8 @@ class SharedSource(FixedPartitionedSource[Partial, SlotState]):
         self._whole = whole
         self._slots = whole.list_parts()[seat.index :: seat.processes]
         self._pace = Pace(beat_seconds, self._slots)
+        self._departures = Departures(seat.index) if seat.index else None
+        """None in the first process, where the numbers are"""
 
     def list_parts(self) -> list[str]:
         """This process's."""
@@ -117,18 +120,27 @@ class SharedSource(FixedPartitionedSource[Partial, SlotState]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: SlotState | None) -> "PacedSlot":
         """As the whole source builds it, at this process's pace."""
-        return PacedSlot(for_part, self._whole.build_part(step_id, for_part, resume_state), self._pace)
+        return PacedSlot(
+            for_part, self._whole.build_part(step_id, for_part, resume_state), self._pace, self._departures
+        )
 
 
-class PacedSlot(StatefulSourcePartition[Partial, SlotState]):
-    """A slot that keeps the pace."""
+class PacedSlot(StatefulSourcePartition[Partial | Crossed, SlotState]):
+    """A slot that keeps the pace, and sends its sums on their way where they have to cross."""
 
-    def __init__(self, name: str, slot: StatefulSourcePartition[Partial, SlotState], pace: Pace) -> None:
+    def __init__(
+        self,
+        name: str,
+        slot: StatefulSourcePartition[Partial, SlotState],
+        pace: Pace,
+        departures: Departures | None,
+    ) -> None:
         self._name = name
         self._slot = slot
         self._pace = pace
+        self._departures = departures
 
-    def next_batch(self) -> list[Partial]:
+    def next_batch(self) -> Sequence[Partial | Crossed]:
         """As the slot's; in the last call before a beat, as many as there is time for."""
         until = self._pace.called(self._name)
         partials = list(self._slot.next_batch())
@@ -139,7 +151,7 @@ class PacedSlot(StatefulSourcePartition[Partial, SlotState]):
             except StopIteration:  # it says so again when it is called again
                 break
             partials += more
-        return partials
+        return partials if self._departures is None else [self._departures.crossed(partial) for partial in partials]
 
     def next_awake(self) -> datetime | None:
         """As the slot's, but not in the gap before a beat."""
