@@ -21,7 +21,7 @@ from sales.board import BoardReader, Keys, LiveNumbers
 from sales.countries import REGION_OF
 from sales.service import Stop
 from sales.settings import AwsSettings
-from sales.streams.memory import MemoryWire
+from sales.streams.memory import MemoryStream, MemoryWire
 from sales.times import format_time
 from sink import aws
 from sink.archive import Archive
@@ -272,6 +272,43 @@ def test_orders_that_are_none_by_these_settings_are_named(shop: Shop) -> None:
     shop.trim(0.8)
     with pytest.raises(RebuildError, match=r"is none \(currency: .*CURRENCY"):
         shop.rebuild("state", currency="EUR")
+
+
+def test_a_stream_that_has_lost_everything_goes_on_where_s3_ends(shop: Shop) -> None:
+    messages = three_days(random.Random(8))  # noqa: S311 (as above)
+    shop.send(messages)
+    lived = shop.board("lived")
+    shop.archive()
+    for name, log in shop.orders.logs.items():
+        shop.orders.trim(name, log.positions[-1])
+    rebuilt = shop.rebuild("rebuilt")
+    assert {f"{rebuilt.stream}/{name}": position for name, position in rebuilt.positions.items()} == lived.positions
+    shop.send([*messages[-30:], an_order("next", NOON + 72 * HOUR)])
+    lived, again = shop.board("lived"), shop.board("rebuilt")
+    assert (again.windows, again.trends, again.positions) == (lived.windows, lived.trends, lived.positions)
+
+
+class Merged:
+    """A stream whose last partition has ended and expired, as a shard does that was merged."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self._stream = stream
+        self.id = stream.id
+        self.position_digits = stream.position_digits
+        self.packed_reader = stream.packed_reader
+
+    def partitions(self) -> list[str]:
+        return self._stream.partitions()[:-1]
+
+
+def test_a_partition_that_the_stream_no_longer_has_is_taken_whole(shop: Shop) -> None:
+    shop.send(three_days(random.Random(9)))  # noqa: S311 (as above)
+    lived = shop.board("lived")
+    shop.archive()
+    shop.trim(0.8)
+    rebuilt = rebuild_directory(Merged(shop.orders), shop.settings("rebuilt"))
+    assert rebuilt.positions["2"] == lived.positions[f"{shop.orders.id}/2"]
+    assert rebuilt.orders > 700
 
 
 def test_a_stream_that_has_everything_is_read_by_the_processor_alone(shop: Shop) -> None:
