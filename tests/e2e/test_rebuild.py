@@ -193,10 +193,10 @@ def _rebuild(pipeline: Pipeline, *arguments: str) -> dict[str, Any]:
     return report
 
 
-def _run(pipeline: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _run(pipeline: Pipeline, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", *arguments],
-        env={**os.environ, **pipeline.environment},
+        env={**os.environ, **pipeline.environment, **environment},
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -287,6 +287,26 @@ def test_a_rebuild_that_was_killed_leaves_nothing_that_a_processor_would_take_fo
 ) -> None:
     assert "holds half a state" in outcome("kafka").after_kill
     assert "tillstream rebuild" in outcome("kafka").after_kill
+
+
+@pytest.mark.kafka
+def test_a_directory_that_a_processor_uses_is_refused_in_one_line(outcome: Callable[[str], Outcome]) -> None:
+    ended = _run(outcome("kafka").pipeline, "tillstream", "rebuild", "--force")
+    assert ended.returncode == 1
+    assert [line for line in ended.stderr.splitlines() if "another processor is using" in line]
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.kafka
+def test_settings_that_are_others_than_the_sinks_are_refused_in_one_line(
+    outcome: Callable[[str], Outcome], tmp_path: Path
+) -> None:
+    pipeline = outcome("kafka").pipeline
+    ended = _run(pipeline, "tillstream", "rebuild", "--recovery-dir", str(tmp_path / "new"), CURRENCY="EUR")
+    assert ended.returncode == 1
+    assert "are CURRENCY and REGION_OVERRIDES what they were then?" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "panicked" not in ended.stderr
 
 
 def _another_format(state: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from processor.rebuilding import CONFLICT, Part, RebuildError
@@ -32,9 +31,6 @@ from tillstream.handover import Handover, hand_over
 from tillstream.reading import Say, reading
 from tillstream.recompute import Facts
 from tillstream.stored import Extents, Store, StoredError
-
-EXPECTED = (RebuildError, RecoveryError, StoredError, BotoCoreError, ClientError, OSError)
-"""What may be the cause of an error of the engine's own."""
 
 
 class RebuildSettings(ProcessorSettings, StoreSettings):
@@ -193,7 +189,7 @@ def _run(
         try:
             return rebuild_state(archived, parts, directory, settings, stopping=interrupts.waits)
         except Exception as error:
-            cause = cause_among(error, EXPECTED)
+            cause = cause_among(error, (OSError,))  # of the disk, where the engine was at work
             if cause is None or cause is error:
                 raise
             raise cause from error

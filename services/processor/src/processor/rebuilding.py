@@ -79,7 +79,8 @@ def rebuild(
 
     Raises:
         RebuildError: a stored order is none by these settings.
-        Exception: whatever ``orders`` raises, perhaps as the cause of the engine's own error.
+        OSError: the disk refuses; perhaps as the cause of the engine's own error.
+        Exception: whatever ``orders`` raises.
     """
     counts: Counter[str] = Counter()
     with closing(RecoveryDirectory(directory, stream=orders.id, slots=settings.source_slots)) as recovery:
@@ -112,8 +113,9 @@ def rebuild(
                 fresh.advance(time.time_ns() // 1_000_000)
             return _Restoring(fresh, SnapshotLog(Journal(recovery.numbers()), recovery, fresh, resume_state))
 
+        stored = _Stored(source, orders, parts, counts)
         flow = build(
-            orders=_Stored(source, orders, parts, counts),
+            orders=stored,
             numbers=numbers,
             board=ElsewhereSink(),
             rollups=ElsewhereSink(),
@@ -121,6 +123,8 @@ def rebuild(
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
             flow, epoch_interval=timedelta(milliseconds=settings.snapshot_ms), recovery_config=recovery.engine
         )
+        if stored.failure is not None:
+            raise stored.failure
         recovery.note_snapshot()
     return counts
 
@@ -130,9 +134,12 @@ class _Stored(FixedPartitionedSource[Partial, SlotState]):
 
     def __init__(self, source: OrdersSource, orders: Readable, parts: Mapping[str, Part], counts: Counter[str]) -> None:
         self._source = source
-        self._orders = orders
-        self._parts = parts
-        self._counts = counts
+        self.orders = orders
+        self.parts = parts
+        self.counts = counts
+        self.failure: Exception | None = None
+        """what went wrong in a slot, which ends all of them in order: what is raised inside of the engine, it answers
+        with a page of addresses"""
 
     def list_parts(self) -> list[str]:
         """The source's slots."""
@@ -140,32 +147,36 @@ class _Stored(FixedPartitionedSource[Partial, SlotState]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: SlotState | None) -> "_StoredSlot":
         """One of them."""
-        slot = self._source.build_part(step_id, for_part, resume_state)
-        return _StoredSlot(slot, self._orders, self._parts, self._counts)
+        return _StoredSlot(self._source.build_part(step_id, for_part, resume_state), self)
 
 
 class _StoredSlot(StatefulSourcePartition[Partial, SlotState]):
     """A slot that ends when its reader has nothing more, and then says what its partitions come to in all."""
 
-    def __init__(self, slot: Slot, orders: Readable, parts: Mapping[str, Part], counts: Counter[str]) -> None:
+    def __init__(self, slot: Slot, whole: _Stored) -> None:
         self._slot = slot
-        self._orders = orders
-        self._parts = parts
-        self._counts = counts
+        self._whole = whole
+        self._parts = whole.parts
         self._conflicts = 0
         self._ended = False
 
     def next_batch(self) -> list[Partial]:
         """As the slot's; the last sum reaches the end of each partition."""
-        if self._ended:
+        if self._ended or self._whole.failure is not None:
             raise StopIteration
-        partials = self._slot.next_batch()
+        try:
+            partials = self._slot.next_batch()
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._whole.failure = error
+            raise StopIteration from error
         for partial in partials:
             self._conflicts += partial.counts.get(f"dead_letters:{CONFLICT}", 0)
             if not any(partial.lags.values()):
                 self._complete(partial)
                 self._ended = True
-            self._counts.update(partial.counts)
+            self._whole.counts.update(partial.counts)
         return partials
 
     def next_awake(self) -> datetime | None:
@@ -192,9 +203,9 @@ class _StoredSlot(StatefulSourcePartition[Partial, SlotState]):
 
     def _complete(self, partial: Partial) -> None:
         """Adds what is known of the slot's partitions without reading it."""
-        names = {path: path.removeprefix(f"{self._orders.id}/") for path in partial.lags}
+        names = {path: path.removeprefix(f"{self._whole.orders.id}/") for path in partial.lags}
         mine = {path: self._parts[name] for path, name in names.items() if name in self._parts}
-        digits = self._orders.position_digits
+        digits = self._whole.orders.position_digits
         partial.positions.update({path: (part.position, digits) for path, part in mine.items()})
         letters: Counter[str] = Counter()
         for part in mine.values():
