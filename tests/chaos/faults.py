@@ -17,15 +17,13 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from chaos import servers
-from chaos.world import END_SECONDS, Ending, UnexpectedError, World
+from chaos.world import BROKER_SECONDS, END_SECONDS, Ending, UnexpectedError, World
 from sales.times import format_time
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 """Debian's package faketime."""
 
 AS_OF_SECONDS = 60.0
-BROKER_SECONDS = 180.0
-"""After kill -9 the broker is let in again when its session has run out (9 s); its clients try again, with pauses."""
 FLUSH_SECONDS = 60.0
 BACKLOG = 20_000
 """Orders that one partition is behind the others."""
@@ -91,7 +89,7 @@ def stop(world: World, _: random.Random) -> Iterator[Step]:
         at = world.positions()
     yield Step("SIGTERM", (IN_ORDER,), since=began)
     read = world.decoded()
-    new = sum(end - at.get(number, -1) for number, end in world.orders.ends().items())
+    new = sum(end - at.get(number, -1) for number, end in world.ends().items())
     if read > new:
         raise UnexpectedError(f"{read - new} messages were read again after a stop in order")
 
@@ -204,7 +202,7 @@ def _comes_back(world: World, dice: random.Random, name: str) -> Step:
     that is the producer's."""
     world.let_pass(dice.uniform(0, 4))
     world.broker.start()
-    before = world.orders.ends()
+    before = world.ends()
     world.until(lambda: world.orders.ends() != before, BROKER_SECONDS, "in the stream: a new order")
     return Step(name)
 
@@ -315,7 +313,7 @@ def _clock(world: World) -> Iterator[Callable[[int], None]]:
 
 def _burst(world: World, dice: random.Random, count: int) -> None:
     """Orders into one partition alone, placed within the last hours."""
-    partition = dice.choice(sorted(world.orders.ends()))
+    partition = dice.choice(sorted(world.ends()))
     producer = Producer({"bootstrap.servers": world.broker.address, "log_level": 0})
     now, name = round(time.time() * 1000), f"burst-{dice.getrandbits(64):016x}"
     for number in range(count):
@@ -381,6 +379,6 @@ def refusal(fault: Fault, world: World) -> str | None:
         return f"no disk that can be full: {world.disk.refusal}"
     if fault.strike in (clock_ahead, clock_back) and FAKETIME is None:
         return "libfaketime is not installed (Debian: apt-get install faketime)"
-    if fault.strike is grow and len(world.orders.ends()) >= MOST_PARTITIONS:
+    if fault.strike is grow and len(world.ends()) >= MOST_PARTITIONS:
         return f"the topic has {MOST_PARTITIONS} partitions by now"
     return None

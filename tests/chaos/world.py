@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -26,6 +26,8 @@ from tillstream.local.nursery import Child, Nursery
 
 LOOK_SECONDS = 0.02
 """Between two looks at something that has to come; every wait has a bound of its own."""
+BROKER_SECONDS = 180.0
+"""After kill -9 the broker is let in again when its session has run out (9 s); its clients try again, with pauses."""
 END_SECONDS = 60.0
 """A processor that has to end does so within seconds."""
 SETTLED_SECONDS = 5.0
@@ -46,6 +48,8 @@ PARTITIONS = 4
 RETENTION_HOURS = 72
 WINDOWS = ("1m", "5m", "15m", "1h", "24h")
 PREFIX = "sales:"
+
+T = TypeVar("T")
 
 
 class NotInTimeError(Exception):
@@ -266,16 +270,31 @@ class World:
         Raises:
             NotInTimeError: it does not come.
         """
-        ends: dict[int, int] = {}
-        ticks: list[bytes | None] = []
+        ends, before = self.ends(), self.answer(self._tick, seconds, "answered by Redis")
+        self.until(lambda: self._tick() != before and self._covers(ends), seconds, f"on the board: {ends}")
 
-        def asked() -> bool:
-            ends.update(self.orders.ends())
-            ticks.append(self._tick())
+    def ends(self) -> dict[int, int]:
+        """Partition to its last offset, as soon as the broker tells: one that has just started does not at once.
+
+        Raises:
+            NotInTimeError: it never does.
+        """
+        return self.answer(self.orders.ends, BROKER_SECONDS, "told where the stream ends")
+
+    def answer(self, question: Callable[[], T], seconds: float, what: str) -> T:
+        """The answer to a question, once whoever is asked is there.
+
+        Raises:
+            NotInTimeError: it does not come.
+        """
+        answers: list[T] = []
+
+        def ask() -> bool:
+            answers.append(question())
             return True
 
-        self.until(asked, seconds, "told where the stream ends")
-        self.until(lambda: self._tick() != ticks[0] and self._covers(ends), seconds, f"on the board: {ends}")
+        self.until(ask, seconds, what)
+        return answers[0]
 
     def _tick(self) -> bytes | None:
         """Differs from one tick to the next."""
