@@ -198,8 +198,8 @@ class _Scanner:
         self._lines = np.empty((c.LINE_COLUMNS, 0), dtype=np.int64)
         self._column = self._line = 0
         self._texts: list[Dictionary] = []
-        self._headers = np.zeros(4, dtype=np.int64)
-        self._memos = scanner.no_memos()
+        self._headers = np.zeros(5, dtype=np.int64)
+        self._memos = scanner.no_memos(0)
 
     def dictionary(self) -> Dictionary:
         """A new one that this tier can add to."""
@@ -209,11 +209,13 @@ class _Scanner:
         """Forgets what was scanned before; texts go to these dictionaries from now on."""
         self._column = self._line = 0
         texts = [dictionaries.products, dictionaries.names, dictionaries.categories]
-        if texts != self._texts:  # what the codes in the memos mean
+        # Memos hold codes of these dictionaries, and half of them at most should be taken.
+        crowded = 2 * len(dictionaries.products) > len(self._memos) < scanner.MOST_MEMOS
+        if texts != self._texts or crowded:
             self._texts = texts
-            self._memos = scanner.no_memos()
+            self._memos = scanner.no_memos(len(dictionaries.products))
             headers = [text.header for text in texts]  # type: ignore[attr-defined]  # see dictionary()
-            self._headers[:] = [*headers, self._memos.ctypes.data]
+            self._headers[:] = [*headers, self._memos.ctypes.data, len(self._memos) - 1]
 
     def scan(self, run: Packed, first_row: int) -> npt.NDArray[np.uint8]:
         """Adds what it takes of a run; 1 for each message that it leaves.

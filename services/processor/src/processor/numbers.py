@@ -190,11 +190,10 @@ class Numbers:
         partials, self._since = self._since, []
         changed_sent = {minute: events for minute, events in sent.items() if self._sent_then.get(minute) != events}
         self._sent_then = sent
-        touched = [
-            self._products.slots(partial.product_names.products, partial.product_names.product_codes)
-            for partial in partials
-        ]
-        slots = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
+        touched = np.zeros(self._products.size, dtype=np.bool_)
+        for partial in partials:
+            slots = self._products.slots(partial.product_names.products, partial.product_names.product_codes)
+            touched[slots[slots >= 0]] = True
         return self._delta(
             {
                 "products": merge([partial.products for partial in partials], len(PRODUCT_COLUMNS)),
@@ -202,7 +201,7 @@ class Numbers:
                 "countries": merge([partial.countries for partial in partials], len(COUNTRY_COLUMNS)),
                 "minutes": merge([partial.minutes for partial in partials], len(COUNTRY_COLUMNS)),
             },
-            self._label_rows(slots[slots >= 0]),
+            self._label_rows(np.flatnonzero(touched)),
             changed_sent,
         )
 

@@ -3,9 +3,12 @@
 from collections import OrderedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from processor.cells import ListedNames, Names
 from processor.grouping import Int64s
+
+PREFIX_BYTES = 8
 
 _DICTIONARIES = 8
 """How many dictionaries' slots are remembered: each decoder of this process has some."""
@@ -17,6 +20,8 @@ class Register:
     def __init__(self) -> None:
         self._slot_of: dict[str, int] = {}
         self._names: list[str] = []
+        self._prefixes = np.zeros(64, dtype=np.uint64)
+        """the first PREFIX_BYTES of each name's UTF-8, as numbers that order as they do"""
         self._free: list[int] = []
         self.assigned: list[int] = []
         """slots that the last `hold` gave to a name"""
@@ -79,6 +84,10 @@ class Register:
         """The names that have some slots."""
         return [self._names[slot] for slot in slots.tolist()]
 
+    def prefixes(self, slots: Int64s) -> npt.NDArray[np.uint64]:
+        """Numbers that order as the first letters of the names do that have some slots."""
+        return self._prefixes[slots]
+
     def listed(self) -> ListedNames:
         """Names by slot."""
         return ListedNames(self._names)
@@ -106,6 +115,9 @@ class Register:
         else:
             slot = len(self._names)
             self._names.append(name)
+        if slot == len(self._prefixes):
+            self._prefixes = np.concatenate((self._prefixes, np.zeros_like(self._prefixes)))
+        self._prefixes[slot] = int.from_bytes(name.encode()[:PREFIX_BYTES].ljust(PREFIX_BYTES, b"\0"), "big")
         self._slot_of[name] = slot
         self.assigned.append(slot)
         return slot

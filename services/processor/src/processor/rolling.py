@@ -38,6 +38,8 @@ class RollingTable:
         self._columns = columns
         self._register = Register()
         self._totals = np.zeros((len(windows), 0, columns), dtype=np.int64)
+        self._last_places: dict[tuple[int, int], int] = {}
+        """window and column to what `top` may begin its search with"""
 
     def advance(self, as_of: int) -> Int64s:
         """Moves every window to ``as_of`` (ms), which must not go back; slots whose names have left the table."""
@@ -85,6 +87,11 @@ class RollingTable:
         """The slot of each name, -1 where the table does not hold it. A slot is a name's while it is in the table."""
         return self._register.slots(names, codes)
 
+    @property
+    def size(self) -> int:
+        """All slots are below this."""
+        return self._register.size
+
     def taken(self) -> Int64s:
         """The slots of all names that are in the table."""
         return self._register.taken()
@@ -122,14 +129,23 @@ class RollingTable:
         """Value, name and slot of the ``k`` names with the highest value in one column, best first; ties by name,
         descending by its bytes.
 
-        A partial sort: names are compared only around the last place.
+        A partial sort of those that are not far below the last place of the time before, if there are enough. Where
+        many share the last place their first letters decide, and whole names are compared only where those are equal.
         """
-        present = np.flatnonzero(self._totals[window, :, 0] > 0)
-        values = self._totals[window, present, column]
+        table, least = self._totals[window], self._last_places.get((window, column), 0)
+        present = np.flatnonzero(table[:, column] >= least) if least > 0 else np.zeros(0, dtype=np.int64)
+        present = present[table[present, 0] > 0]
+        if len(present) < k:
+            present = np.flatnonzero(table[:, 0] > 0)
+        values = table[present, column]
         if len(values) > k:
-            threshold = np.partition(values, len(values) - k)[len(values) - k]
-            chosen = np.flatnonzero(values >= threshold)
+            last = np.partition(values, len(values) - k)[len(values) - k]
+            above, sharing = np.flatnonzero(values > last), np.flatnonzero(values == last)
+            prefixes, places = self._register.prefixes(present[sharing]), k - len(above)
+            sharing = sharing[prefixes >= np.partition(prefixes, len(prefixes) - places)[len(prefixes) - places]]
+            chosen = np.concatenate((above, sharing))
             present, values = present[chosen], values[chosen]
+            self._last_places[window, column] = int(last) - int(last) // 4
         # Code points order as UTF-8 bytes do, which is how Redis compares members.
         names = self.names(present)
         return sorted(zip(values.tolist(), names, present.tolist(), strict=True), reverse=True)[:k]

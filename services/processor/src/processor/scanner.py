@@ -56,13 +56,14 @@ SLOTS, MASK, HASHES, ENDS, ARENA, COUNT, USED, ROOM, CODES = (8 * word for word 
 where there is none), of the codes' hashes (uint64), of where each code's bytes end in the arena (int64, from code -1
 on), and of the arena; the slots' number less one; how many codes and bytes there are, and may be."""
 
-MEMOS = 1 << 15
 MEMO_BYTES = 128
-_MEMO_LENGTH, _MEMO_NAME, _MEMO_CATEGORY, _MEMO_FIELDS, _MEMO_TEXT = 4, 8, 12, 16, 24
-_MEMO_ROOM = MEMO_BYTES - _MEMO_TEXT
+MOST_MEMOS = 1 << 18
+_MEMO_LENGTH, _MEMO_PRODUCT, _MEMO_NAME, _MEMO_CATEGORY, _MEMO_FIELDS, _MEMO_TEXT = 0, 4, 8, 12, 16, 24
+_MEMO_ROOM = MEMO_BYTES - _MEMO_TEXT - 8  # a word behind what is compared is read
 """What follows a product's id in a line is nearly always what followed it before: its name, its category. So a memo
-has the product's code + 1, how many bytes followed, the codes of the name and of the category in them, which of the
-two fields are in them, and these bytes. Where they come again they need not be read, only compared."""
+has the bytes from the id on, how many they are (0: nothing is written), the codes of the product, the name and the
+category in them, and which of the last two fields are in them. Where these bytes come again they need not be read, only
+compared: one place in memory instead of nine. A memo's place is the product's hash."""
 
 NOT_MINE = -1
 """The order is left to the plain tier."""
@@ -137,10 +138,9 @@ def _enter_all(header):
         put_long(slots + 8 * slot, signed(word_at(hashes + 8 * code) & ~_HALF) + code + 1)
 
 
-@compiled("int64(int64, int64, uint64, uint64, int64)")
-def code_of(place, length, key0, key1, header):
-    """A text's code, a new one if need be; NO_ROOM."""
-    wanted = siphash13(place, length, key0, key1)
+@compiled("int64(int64, int64, uint64, int64)")
+def _code_of(place, length, wanted, header):
+    """The code of a text with that hash, a new one if need be; NO_ROOM."""
     slots, mask = long_at(header + SLOTS), long_at(header + MASK)
     ends, arena = long_at(header + ENDS), long_at(header + ARENA)
     slot = signed(wanted) & mask
@@ -166,6 +166,12 @@ def code_of(place, length, key0, key1, header):
     put_long(header + COUNT, count + 1)
     put_long(header + USED, used + length)
     return count
+
+
+@compiled("int64(int64, int64, uint64, uint64, int64)")
+def code_of(place, length, key0, key1, header):
+    """The code of a text."""
+    return _code_of(place, length, siphash13(place, length, key0, key1), header)
 
 
 @compiled("int64(int64)")
@@ -338,12 +344,12 @@ def _line_field(place):
 
 @compiled("void(int64, int64, int64, int64, int64, int64, int64)")
 def _learn(memo, product, begin, end, name, category, fields):
-    """Writes a memo, if what followed the product has room in it."""
+    """Writes a memo, if the product and what followed it have room in it."""
     length = end - begin
     if length > _MEMO_ROOM:
         return
-    put_int(memo, product + 1)
     put_int(memo + _MEMO_LENGTH, length)
+    put_int(memo + _MEMO_PRODUCT, product)
     put_int(memo + _MEMO_NAME, name)
     put_int(memo + _MEMO_CATEGORY, category)
     put_int(memo + _MEMO_FIELDS, fields)
@@ -353,8 +359,8 @@ def _learn(memo, product, begin, end, name, category, fields):
         copied += 8
 
 
-@compiled("int64(int64, int64, int64, int64, int64, uint64, uint64, int64, int64, int64, int64)")
-def _scan_line(place, end, column, lines, width, key0, key1, products, names, categories, memos):
+@compiled("int64(int64, int64, int64, int64, int64, uint64, uint64, int64, int64, int64, int64, int64)")
+def _scan_line(place, end, column, lines, width, key0, key1, products, names, categories, memos, memo_mask):
     """One line, from behind its opening brace; the place behind its closing one, NOT_MINE or NO_ROOM."""
     seen = 0
     # What is learnt of the product: where it begins and, once something follows it, ends.
@@ -390,20 +396,26 @@ def _scan_line(place, end, column, lines, width, key0, key1, products, names, ca
             if field == _F_PRODUCT:
                 if length == 0 or length > _PRODUCT_BYTES:
                     return NOT_MINE
-                code = product = code_of(begin, length, key0, key1, products)
+                wanted = siphash13(begin, length, key0, key1)
+                memo = memos + MEMO_BYTES * (signed(wanted) & memo_mask)
+                known, fields = int_at(memo + _MEMO_LENGTH), int_at(memo + _MEMO_FIELDS)
+                if (
+                    known > length  # the quote behind the id is in it, so the id is the same
+                    and seen & fields == 0
+                    and begin + known < end
+                    and same(begin, memo + _MEMO_TEXT, known)
+                ):
+                    code = int_at(memo + _MEMO_PRODUCT)
+                    if fields & _F_NAME:
+                        put_long(lines + 8 * (NAME * width + column), int_at(memo + _MEMO_NAME))
+                    if fields & _F_CATEGORY:
+                        put_long(lines + 8 * (CATEGORY * width + column), int_at(memo + _MEMO_CATEGORY))
+                    seen |= fields
+                    place = begin + known - 1
+                else:
+                    code = product = _code_of(begin, length, wanted, products)
+                    learnt_from = begin
                 put_long(lines + 8 * (PRODUCT * width + column), code)
-                memo = memos + MEMO_BYTES * (code & (MEMOS - 1))
-                learnt_from = place + 1
-                if int_at(memo) == code + 1:
-                    known, fields = int_at(memo + _MEMO_LENGTH), int_at(memo + _MEMO_FIELDS)
-                    if seen & fields == 0 and place + known < end and same(place + 1, memo + _MEMO_TEXT, known):
-                        seen |= fields
-                        if fields & _F_NAME:
-                            put_long(lines + 8 * (NAME * width + column), int_at(memo + _MEMO_NAME))
-                        if fields & _F_CATEGORY:
-                            put_long(lines + 8 * (CATEGORY * width + column), int_at(memo + _MEMO_CATEGORY))
-                        place += known
-                        learnt_from = 0
             elif field == _F_NAME:
                 if length > _NAME_BYTES:
                     return NOT_MINE
@@ -550,6 +562,7 @@ def _scan_order(
                     long_at(texts + 8),
                     long_at(texts + 16),
                     long_at(texts + 24),
+                    long_at(texts + 32),
                 )
                 if place < 0:
                     return place
@@ -655,7 +668,8 @@ def scan(
         currency: three letters and a quote, as a word.
         countries: address of 676 bytes, not 0 where two letters are a country.
         keys: address of four words: the keys of two hashes.
-        texts: address of the addresses of three dictionaries' headers, products, names, categories, and of the memos.
+        texts: address of the addresses of three dictionaries' headers (products, names, categories), the address of
+            the memos, and their number less one.
         left: one byte a message: 1 is written where the message is left to the plain tier.
 
     Returns:
@@ -691,9 +705,9 @@ def scan(
     return len(value_starts), column, line
 
 
-def no_memos() -> npt.NDArray[np.uint8]:
-    """Memory for MEMOS memos, none of them written. It belongs to one dictionary of each kind."""
-    return np.zeros(MEMOS * MEMO_BYTES + PADDING, dtype=np.uint8)
+def no_memos(products: int) -> npt.NDArray[np.uint8]:
+    """Memos, none of them written, enough for twice as many products; shape (a power of two, MEMO_BYTES)."""
+    return np.zeros((min(1 << max(10, (4 * products).bit_length()), MOST_MEMOS), MEMO_BYTES), dtype=np.uint8)
 
 
 class ScannedDictionary:
