@@ -29,6 +29,7 @@ class Register:
         """occurrences of each slot; at 0 it is free"""
         self._found: OrderedDict[int, _Found] = OrderedDict()
         """for the dictionaries met last, by their id"""
+        self._listed: _Found | None = None
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -63,8 +64,9 @@ class Register:
         for slot in gone.tolist():
             del self._slot_of[self._names[slot]]
             self._free.append(slot)
-        for found in self._found.values():
-            found.unlink(gone)
+        for found in (*self._found.values(), self._listed):
+            if found is not None:
+                found.unlink(gone)
         return gone
 
     def slots(self, names: Names, codes: Int64s) -> Int64s:
@@ -94,12 +96,8 @@ class Register:
 
     def _find(self, names: Names, codes: Int64s) -> "_Found":
         """What is known of some names' slots already."""
-        if isinstance(names, ListedNames):  # met once: nothing to remember
-            found = _Found(names)
-            found.reach(len(names.names))
-            for code in np.unique(codes).tolist():
-                found.slot_of[code] = self._slot_of.get(names.names[code], -1)
-            return found
+        if isinstance(names, ListedNames):
+            return self._find_listed(names, codes)
         known = self._found.get(id(names))
         if known is None:
             known = self._found[id(names)] = _Found(names)
@@ -107,6 +105,18 @@ class Register:
                 self._found.popitem(last=False)
         known.reach(int(codes.max()) + 1 if len(codes) else 0)
         return known
+
+    def _find_listed(self, names: ListedNames, codes: Int64s) -> "_Found":
+        """Of names that come a few times, one after the other, and never again."""
+        found = self._listed
+        if found is None or found.names is not names:
+            found = self._listed = _Found(names)
+            found.reach(len(names.names))
+        for code in np.unique(codes[found.slot_of[codes] < 0]).tolist():
+            slot = self._slot_of.get(names.names[code])
+            if slot is not None:
+                found.link(code, slot)
+        return found
 
     def _assign(self, name: str) -> int:
         if self._free:
