@@ -533,7 +533,7 @@ class ConfluentWriter(Closing):
                     "enable.idempotence": True,
                     "acks": "all",
                     "partitioner": "murmur2_random",
-                    "linger.ms": 20,
+                    "linger.ms": 5,
                     "compression.type": "lz4",
                     "message.max.bytes": LARGEST_RECORD_BYTES,
                     "message.timeout.ms": round(DELIVERY_SECONDS * 1000),

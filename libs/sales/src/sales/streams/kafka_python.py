@@ -438,7 +438,7 @@ class PurePythonWriter(Closing):
                 **config,
                 enable_idempotence=True,
                 acks="all",
-                linger_ms=20,
+                linger_ms=5,
                 batch_size=131_072,
                 compression_type="lz4",
                 delivery_timeout_ms=round(DELIVERY_SECONDS * 1000),
