@@ -22,7 +22,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WINDOWS = {"1m": (60, 1), "5m": (300, 5), "15m": (900, 15), "1h": (3600, 60), "24h": (86_400, 900)}
 """name to length and slide, seconds"""
 WAIT = timedelta(hours=1)
-"""The connector reads partitions in turns of 1,000 messages; that much event time may lie between them."""
+"""The connector reads partitions in turns of BATCH messages; that much event time may lie between them."""
+BATCH = 100
 
 Sums = dict[tuple[str, str, str], int]
 """(group, measure, member) to value"""
@@ -136,7 +137,7 @@ class BoardPartition(StatelessSinkPartition[tuple[str, datetime, Sums]]):
 
 flow = Dataflow("peer")
 messages = op.input(
-    "orders", flow, KafkaSource([os.environ["BOOTSTRAP"]], [os.environ["TOPIC"]], tail=False, batch_size=1000)
+    "orders", flow, KafkaSource([os.environ["BOOTSTRAP"]], [os.environ["TOPIC"]], tail=False, batch_size=BATCH)
 )
 keyed = op.key_on("shop", op.map("sums", messages, sums), lambda _: "shop")
 clock = w.EventClock(ts_getter=lambda order: order[0], wait_for_system_duration=WAIT)
