@@ -143,7 +143,7 @@ def test_what_was_durable_and_is_damaged_is_refused_in_words(tmp_path: Path) -> 
     durable = dedup.sync()
     (file,) = tmp_path.glob("*.journal")
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(JournalError, match=r"before the .* that the snapshot speaks of"):
+    with pytest.raises(JournalError, match=r"ends at byte .*, the snapshot speaks of byte"):
         open_dedup(tmp_path, upto=durable)
 
 
