@@ -76,7 +76,8 @@ def kill_twice(world: World, dice: random.Random) -> Iterator[Step]:
     """Signal 9, and again while it comes back."""
     world.processor.signal(signal.SIGKILL)
     world.until_ended()
-    world.let_pass(dice.uniform(0.5, 3))
+    world.until(lambda: world.processor.child is not None, END_SECONDS, "started again")
+    world.let_pass(dice.uniform(0, 2))
     world.processor.signal(signal.SIGKILL)
     world.until_ended(2)
     yield Step("kill -9 while it starts", (KILLED,))
