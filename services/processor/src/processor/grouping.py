@@ -1,6 +1,6 @@
 """Adding up the rows that share a key, thousands at a time. Pure; all numbers are int64.
 
-Compiled where numba is there, and the same in numpy where it is not.
+`group` and `add_rows` are compiled where numba is there, and the same in numpy where it is not.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def group_in_numpy(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
     return distinct[order], sums[order]
 
 
-def greatest_in_numpy(keys: Int64s, owners: Int64s, ranks: Int64s) -> Int64s:
+def greatest(keys: Int64s, owners: Int64s, ranks: Int64s) -> Int64s:
     """For each distinct key, in the order of their first rows, the row whose owner ranks highest; the last of equals.
 
     Args:
@@ -53,7 +53,7 @@ def add_rows_in_numpy(table: Int64s, places: Int64s, rows: Int64s, sign: int) ->
     np.add.at(table, places, sign * rows)
 
 
-_MULTIPLIER = -0x61C8864680B583EB
+SPREAD = -0x61C8864680B583EB
 """2^64 divided by the golden ratio, as a signed number: neighbours land far apart (Knuth, Fibonacci hashing)."""
 
 
@@ -62,7 +62,7 @@ def _group(keys, values, slots, distinct, sums):
     count = 0
     for row in range(len(keys)):
         key = keys[row]
-        place = ((key * _MULTIPLIER) >> 32) & mask
+        place = ((key * SPREAD) >> 32) & mask
         found = slots[place]
         while found != 0 and distinct[found - 1] != key:
             place = (place + 1) & mask
@@ -79,30 +79,6 @@ def _group(keys, values, slots, distinct, sums):
     return count
 
 
-def _greatest(keys, owners, ranks, slots, best):
-    mask = len(slots) - 1
-    count = 0
-    for row in range(len(keys)):
-        key = keys[row]
-        place = ((key * _MULTIPLIER) >> 32) & mask
-        found = slots[place]
-        while found != 0 and keys[best[found - 1]] != key:
-            place = (place + 1) & mask
-            found = slots[place]
-        if found == 0:
-            best[count] = row
-            count += 1
-            slots[place] = count
-        else:
-            mine, known = owners[row], owners[best[found - 1]]
-            column = 0
-            while column < ranks.shape[1] - 1 and ranks[mine, column] == ranks[known, column]:
-                column += 1
-            if ranks[mine, column] >= ranks[known, column]:
-                best[found - 1] = row
-    return count
-
-
 def _add_rows(table, places, rows, sign):
     for row in range(len(places)):
         place = places[row]
@@ -113,10 +89,9 @@ def _add_rows(table, places, rows, sign):
 try:
     from sales.compiled import compiled
 except ImportError:  # no numba
-    group, greatest, add_rows = group_in_numpy, greatest_in_numpy, add_rows_in_numpy
+    group, add_rows = group_in_numpy, add_rows_in_numpy
 else:
     _group_compiled: Any = compiled("int64(int64[:], int64[:, :], int32[::1], int64[::1], int64[:, ::1])")(_group)
-    _greatest_compiled: Any = compiled("int64(int64[:], int64[:], int64[:, :], int32[::1], int64[::1])")(_greatest)
     _add_rows_compiled: Any = compiled("void(int64[:, :], int64[:], int64[:, :], int64)")(_add_rows)
 
     def group(keys: Int64s, values: Int64s) -> tuple[Int64s, Int64s]:
@@ -127,12 +102,6 @@ else:
         distinct.resize(count, refcheck=False)
         sums.resize((count, values.shape[1]), refcheck=False)
         return distinct, sums
-
-    def greatest(keys: Int64s, owners: Int64s, ranks: Int64s) -> Int64s:
-        """As `greatest_in_numpy`, compiled."""
-        best = np.empty(len(keys), dtype=np.int64)
-        best.resize(_greatest_compiled(keys, owners, ranks, _free_slots(len(keys)), best), refcheck=False)
-        return best
 
     def add_rows(table: Int64s, places: Int64s, rows: Int64s, sign: int) -> None:
         """As `add_rows_in_numpy`, compiled."""

@@ -14,7 +14,7 @@ from processor import columns as c
 from processor.cells import Cells, Names, in_panes
 from processor.columns import Columns
 from processor.countries import COUNTRIES, COUNTRY_CODES
-from processor.grouping import Int64s
+from processor.grouping import SPREAD, Int64s
 from processor.labels import LatestNames, position_words
 from processor.panes import (
     CATEGORY_COLUMNS,
@@ -41,16 +41,13 @@ NO_ROOM = 0
 _LEAST_ROWS = 256
 """A power of two."""
 
-_MULTIPLIER = -0x61C8864680B583EB
-"""2^64 divided by the golden ratio, as a signed number: neighbours land far apart (Knuth, Fibonacci hashing)."""
-
 
 @compiled("int64(int64, int64)")
 def _row(table, key):
     """The address of a key's row, a new one has zeros; NO_ROOM."""
     slots, mask, keys = long_at(table + SLOTS), long_at(table + MASK), long_at(table + KEYS)
     width = long_at(table + WIDTH)
-    place = ((key * _MULTIPLIER) >> 32) & mask
+    place = ((key * SPREAD) >> 32) & mask
     met = int_at(slots + 4 * place)
     while met != 0:
         if long_at(keys + 8 * (met - 1)) == key:
