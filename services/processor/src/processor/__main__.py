@@ -17,13 +17,12 @@ from bytewax.outputs import FixedPartitionedSink
 from bytewax.run import cli_main
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from processor import assembly
 from processor.clock import leave_when_set_back
 from processor.cluster import ARGUMENT, Alone, Causes, ClusterError, Company, First, Further, Seat, leave_broken
 from processor.dataflow import NumbersLogic, Shown, SnapshotLog, build
-from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, JournalError, Place
 from processor.lost import WAY_OUT
-from processor.numbers import Numbers
 from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, ElsewhereSink, RollupsSink
 from processor.recovery import RecoveryDirectory, RecoveryError, store_fault
@@ -33,7 +32,6 @@ from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
 from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
-from sales.countries import region_table
 from sales.memory import keep_freed
 from sales.rollups import Rollup
 from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, cause_among, leave_at_once, on_signals, start_logging
@@ -241,14 +239,7 @@ def _dataflow(
 
     def numbers_logic(resume_state: Place | None) -> NumbersLogic:
         return NumbersLogic(
-            numbers=Numbers(
-                windows=settings.windows,
-                keys=keys,
-                top_k=settings.top_k,
-                currency=settings.currency,
-                region_of=region_table(settings.region_overrides),
-                clock=settings.clock,
-            ),
+            numbers=assembly.numbers(settings),
             journal=Journal(recovery.numbers()),
             recovery=recovery,
             resume_state=resume_state,
@@ -262,7 +253,7 @@ def _dataflow(
     source = OrdersSource(
         stream=streams.orders,
         slots=settings.source_slots,
-        decoder=_decoder(settings, recovery.owner.seed),
+        decoder=assembly.decoder(settings, recovery.owner.seed),
         recovery=recovery,
         dead_letters_writer=lambda: PatientWriter(streams.dead_letters, patience),
         horizon_ms=settings.horizon_ms,
@@ -282,16 +273,6 @@ def _dataflow(
     for step in (shared, board, rollups):
         causes.watch(step)
     return build(orders=shared, numbers=causes.noting(numbers_logic), board=board, rollups=rollups)
-
-
-def _decoder(settings: ProcessorSettings, seed: int) -> Decoder:
-    secrets = Secrets.of(seed)
-    if settings.decoder == "plain":
-        return Decoder(settings.rules(), secrets, compiled=False)
-    decoder = Decoder(settings.rules(), secrets)
-    if not decoder.compiled:
-        log.warning("numba is not installed: orders are decoded without compiled code, which is much slower")
-    return decoder
 
 
 def _redis(settings: ProcessorSettings) -> "redis.Redis":

@@ -16,8 +16,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 from bytewax.run import cli_main
 
+from processor import assembly
 from processor.dataflow import Answer, SnapshotLog, build
-from processor.decoding import Decoder, Secrets
 from processor.journal import Journal, Place
 from processor.numbers import Numbers
 from processor.panes import Partial
@@ -27,8 +27,6 @@ from processor.settings import ProcessorSettings
 from processor.source import OrdersSource, Slot, SlotState
 from processor.telemetry import Telemetry
 from sales import dead_letters
-from sales.board import Keys
-from sales.countries import region_table
 from sales.streams import Readable
 from sales.streams.closing import Closing
 
@@ -84,13 +82,10 @@ def rebuild(
     """
     counts: Counter[str] = Counter()
     with closing(RecoveryDirectory(directory, stream=orders.id, slots=settings.source_slots)) as recovery:
-        secrets = Secrets.of(recovery.owner.seed)
         source = OrdersSource(
             stream=orders,
             slots=settings.source_slots,
-            decoder=Decoder(settings.rules(), secrets, compiled=False)
-            if settings.decoder == "plain"
-            else Decoder(settings.rules(), secrets),
+            decoder=assembly.decoder(settings, recovery.owner.seed),
             recovery=recovery,
             dead_letters_writer=_OnlyConflicts,
             horizon_ms=settings.horizon_ms,
@@ -101,14 +96,7 @@ def rebuild(
         )
 
         def numbers(resume_state: Place | None) -> _Restoring:
-            fresh = Numbers(
-                windows=settings.windows,
-                keys=Keys(settings.redis_prefix),
-                top_k=settings.top_k,
-                currency=settings.currency,
-                region_of=region_table(settings.region_overrides),
-                clock=settings.clock,
-            )
+            fresh = assembly.numbers(settings)
             if settings.clock == "wall":
                 fresh.advance(time.time_ns() // 1_000_000)
             return _Restoring(fresh, SnapshotLog(Journal(recovery.numbers()), recovery, fresh, resume_state))
