@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from generator import replay
-from generator.pacing import BLOCK, BURST_SECONDS, Rate, Slice, Speed, live, simulated, waiter
+from generator.pacing import BLOCK, BURST_SECONDS, TICK_SECONDS, Rate, Slice, Speed, live, simulated, waiter
 from generator.replay import ReplayedOrder
 
 NOON = 1_795_176_000_000
@@ -82,6 +82,16 @@ def test_a_live_source_keeps_its_rate(per_second: float) -> None:
     clock = ManualClock(seconds=20.0)
     count = sum(slice_.count for slice_ in live(Rate(per_second), clock, steady))
     assert count == pytest.approx(20 * per_second, abs=max(2.0, per_second * 0.05))
+
+
+def test_the_time_that_sending_takes_is_no_pause_on_top() -> None:
+    clock = ManualClock(seconds=10.0)
+    ends = []
+    for slice_ in live(Rate(50_000.0), clock, steady):
+        ends.append(slice_.end)
+        clock.passed += 0.015  # making and sending the orders
+    gaps = [later - earlier for earlier, later in itertools.pairwise(ends)]
+    assert max(gaps) <= 1000 * TICK_SECONDS + 1
 
 
 def test_a_live_source_gives_out_present_times_without_gaps() -> None:

@@ -393,7 +393,8 @@ class Broker:
 
     def __init__(self, *answers: dict[int, list[Made]]) -> None:
         self.answers = list(answers)
-        self._fetcher = SimpleNamespace()
+        self._fetcher = SimpleNamespace(_nodes_with_pending_fetch_requests=set(), _completed_fetches=[])
+        self.calls = 0
         self.highs: dict[int, int] = {}
 
     def assign(self, _: object) -> None:
@@ -405,7 +406,12 @@ class Broker:
     def highwater(self, partition: TopicPartition) -> int | None:
         return self.highs.get(partition.partition)
 
+    def owe(self, *nodes: str) -> None:
+        """From these brokers an answer is still to come."""
+        self._fetcher._nodes_with_pending_fetch_requests = set(nodes)
+
     def poll(self, _timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        self.calls += 1
         found = {}
         for number, log in (self.answers.pop(0) if self.answers else {}).items():
             answer = self._fetcher.PartitionRecords(
@@ -453,6 +459,34 @@ def test_a_busy_partition_starves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reading(Broker({0: in_a_row(50, 100), 1: in_a_row(1, 10), 2: in_a_row(1, 10)}), [0, 1, 2], monkeypatch)
     polls = [[run.partition for run in reader.poll(40, 0)] for _ in range(4)]
     assert polls == [["0"], ["1", "2", "0"], ["0"], ["0"]]
+
+
+def calls(reader: BatchesReader, broker: Broker, timeout: float = 0) -> bool:
+    before = broker.calls
+    reader.poll(10, timeout)
+    return broker.calls > before
+
+
+def test_while_every_broker_owes_an_answer_the_client_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("sales.streams.kafka_batches.time.monotonic", lambda: now)
+    broker = Broker()
+    reader = reading(broker, [0], monkeypatch)
+    assert calls(reader, broker)
+    assert calls(reader, broker), "no broker was asked yet"
+    broker.owe("a", "b")
+    assert calls(reader, broker)
+    assert not calls(reader, broker)
+    broker.owe("b")
+    assert calls(reader, broker), "a broker has answered, with nothing"
+    assert not calls(reader, broker)
+    broker._fetcher._completed_fetches.append(object())
+    assert calls(reader, broker), "an answer is there"
+    broker._fetcher._completed_fetches.clear()
+    assert not calls(reader, broker)
+    assert calls(reader, broker, timeout=1.0), "who waits is told at once"
+    now += 0.051
+    assert calls(reader, broker), "what is no answer shows too"
 
 
 def test_the_ends_of_transactions_are_no_lag(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def live(rate: Rate, clock: Clock, rhythm: Callable[[int], float]) -> Iterator[S
         yield Slice(min(start, end), end, count)
         start = end
         if rate.per_second is not None and earned < 1:
-            clock.wait(TICK_SECONDS)
+            clock.wait(max(0.0, counted + TICK_SECONDS - clock.monotonic()))
 
 
 def simulated(rate: Rate, start: int, speed: Speed, clock: Clock, rhythm: Callable[[int], float]) -> Iterator[Slice]:

@@ -28,7 +28,7 @@ from sales.streams.packed import Packed, PackedReader
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.005
 """How soon a slot that has read everything looks again: well below a tick, and not at once, because a sum costs half a
 millisecond however few orders are in it."""
 
