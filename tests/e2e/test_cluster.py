@@ -1,4 +1,4 @@
-"""Two processes that share the work of one: the same numbers, whatever becomes of either of them.
+"""Several processes that share the work of one: the same numbers, whatever becomes of any of them.
 
 What the board must hold is worked out here by brute force, from the orders that were sent and the contract alone.
 """
@@ -8,9 +8,11 @@ import random
 import signal
 import subprocess
 import time
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ import pytest
 
 from support.services import OpenPipeline, Pipeline
 from tillstream.local.nursery import Child
+from tillstream.local.server import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -208,9 +211,20 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_two_processes_show_what_one_shows_and_what_the_orders_add_up_to(open_shop: Callable[[], Shop]) -> None:
+def state(pid: int) -> str:
+    """As the kernel calls it: R, S, T ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:  # our own
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
+def test_several_processes_show_what_one_shows_and_what_the_orders_add_up_to(open_shop: Callable[[], Shop]) -> None:
     boards = []
-    for processes in (1, 2):
+    for processes in (1, 2, 4):
         shop = open_shop()
         shop.send(20_000)
         first = shop.start(processes)
@@ -218,7 +232,7 @@ def test_two_processes_show_what_one_shows_and_what_the_orders_add_up_to(open_sh
         assert len(further_processes(first)) == processes - 1
         shop.stop()
         boards.append(shop.pipeline.board())
-    assert boards[0] == boards[1]
+    assert boards[0] == boards[1] == boards[2]
 
 
 @pytest.mark.parametrize("victim", ["first", "further"])
@@ -239,6 +253,55 @@ def test_either_process_killed_under_load_takes_all_down_and_the_next_start_is_e
     shop.start(2)
     shop.send(3_000)
     shop.is_right()
+    shop.stop()
+
+
+def test_a_process_that_does_not_get_ready_ends_the_start_and_the_next_one_is_exact(
+    open_shop: Callable[[], Shop],
+) -> None:
+    shop = open_shop()
+    shop.send(2_000)
+    first = shop.start(3)
+    until(lambda: len(further_processes(first)) == 2, "started: the further processes")
+    stays, victim = sorted(further_processes(first))
+    os.kill(victim, signal.SIGKILL)
+    assert first.wait(SECONDS) == 1
+    until(lambda: is_gone(stays), "ended: the process that was left")
+    assert "process 2 of the cluster ended by signal 9; the next start goes on from here" in first.last_lines()[-1]
+    shop.start(3)
+    shop.is_right()
+    shop.stop()
+
+
+def test_a_process_that_stands_still_holds_the_others_up_and_nothing_is_lost_or_counted_twice(
+    open_shop: Callable[[], Shop],
+) -> None:
+    shop = open_shop()
+    shop.send(20_000)
+    first = shop.start(2, POLL_RECORDS="50")
+    shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
+    (further,) = further_processes(first)
+    os.kill(further, signal.SIGSTOP)
+    until(lambda: state(further) == "T", "stopped: the further process")
+    shop.send(3_000)
+    assert shop.accepted() < len(shop.sent)
+    os.kill(further, signal.SIGCONT)
+    shop.is_right()
+    shop.stop()
+
+
+def test_one_process_tells_what_all_of_them_did(open_shop: Callable[[], Shop]) -> None:
+    shop = open_shop()
+    (port,) = free_ports()
+    shop.send(5_000)
+    shop.start(2, METRICS_PORT=str(port))
+    shop.is_right()
+    told = metrics(port)
+    assert told['tillstream_processor_events_total{outcome="accepted"}'] == 5_000
+    assert told['tillstream_processor_events_total{outcome="duplicate"}'] == 500
+    assert sum(count for name, count in told.items() if name.startswith("tillstream_processor_messages_total")) == 5_500
+    slots = {name for name in told if name.startswith("tillstream_processor_identities_memory_bytes{")}
+    assert len(slots) == 4
     shop.stop()
 
 

@@ -90,14 +90,14 @@ def test_a_processor_is_ready_when_the_board_is_fresh_and_not_far_behind() -> No
     assert ready() == "the board was last written 31 s ago"
 
 
-def test_a_processor_is_alive_while_the_engine_takes_turns() -> None:
+def test_a_processor_is_alive_while_messages_are_looked_for() -> None:
     clock = Clock()
     telemetry = Telemetry(ticking=clock)
     live = telemetry.health().live
     clock.seconds += 59
     assert live() is None
     clock.seconds += 2
-    assert live() == "the engine has not taken a turn for 61 s"
+    assert live() == "nobody has looked for messages for 61 s"
     telemetry.turn()
     assert live() is None
 

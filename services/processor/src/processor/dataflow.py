@@ -143,7 +143,6 @@ class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
 
     def on_notify(self) -> tuple[list[Answer], bool]:
         """A tick."""
-        self._telemetry.turn()
         started, worked = time.monotonic(), time.process_time()
         answers = self._publish()
         published = self._telemetry.publish_seconds  # of the tick before: this one's answers are still to be written

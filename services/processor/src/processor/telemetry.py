@@ -66,7 +66,8 @@ class Telemetry:
         self._freshness.set_function(self._since_published)
 
     def turn(self) -> None:
-        """The engine works, or waits in order."""
+        """The engine asks a slot for messages, or waits in order. A tick is no turn: it does not show that
+        the slots are not held up by another process of the cluster."""
         self._turned = self._ticking()
 
     def took(self, counts: Mapping[str, int], readings: Iterable[Reading]) -> None:
@@ -109,7 +110,7 @@ class Telemetry:
 
     def _not_live(self) -> str | None:
         still = self._ticking() - self._turned
-        return f"the engine has not taken a turn for {still:.0f} s" if still > LIVE_SECONDS else None
+        return f"nobody has looked for messages for {still:.0f} s" if still > LIVE_SECONDS else None
 
     def _not_ready(self) -> str | None:
         since = self._since_published()
