@@ -89,7 +89,7 @@ def parts(address: str, topic: str) -> dict[str, float]:
     batches: list[Batch] = next(iter(reader._waiting.values()))[:BATCHES_A_RUN]
     records, memory = sum(batch.count for batch in batches), Memory()
     start = batches[0].base_offset
-    run = unpack("0", batches, start, memory)
+    run, _ = unpack("0", batches, start, memory)
     size = int(run.value_ends[-1])
     target = np.empty(len(run.data), dtype=np.uint8)
 

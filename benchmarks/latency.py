@@ -7,7 +7,7 @@ processor runs as always (``CLOCK=wall``). A subscriber of ``sales:updates`` ask
 ``sales:positions``, and looks at the clock when the answer is there: whatever these positions cover can be read by
 then. Afterwards the topic is read once for the event times. The latency of an order is the first such moment that
 covers its position, less its event time: it holds the generator's own pause (it acts every 20 ms), the producer, the
-broker, the processor, the wait for the tick (every 100 ms), Redis, and the answer. All on one machine and one clock.
+broker, the processor, the wait for the tick (20 to 100 ms), Redis, and the answer. All on one machine and one clock.
 
 Orders of the first ``--warm-up`` seconds don't count, all others do. Broker, Redis, generator and this subscriber share
 the servers' core; the processor has its own.

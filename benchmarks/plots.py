@@ -67,6 +67,7 @@ def _scale(axes: Axes, at: Sequence[float]) -> None:
     least = min(value for value in at if value > 0)
     if max(at) / least > WIDE_RATIO:
         axes.set_xscale("symlog", linthresh=least) if min(at) == 0 else axes.set_xscale("log")
+        axes.set_xlim(-0.2 * least if min(at) == 0 else least / 1.3, max(at) * 1.3)
         axes.minorticks_off()
     axes.set_xticks(at, [_short(value) for value in at])
 

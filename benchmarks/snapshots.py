@@ -55,7 +55,7 @@ class Snapshots:
     p99_ms: float
     max_ms: float
     gap_ms: float
-    """the longest time between two ticks; one is due every 100 ms"""
+    """the longest time between two ticks; they are 20 to 100 ms apart"""
     gap_p99_ms: float
 
 

@@ -89,10 +89,12 @@ def stop(world: World, _: random.Random) -> Iterator[Step]:
     with world.down(signal.SIGTERM):
         at = world.positions()
     yield Step("SIGTERM", (IN_ORDER,), since=began)
-    read = world.decoded()
-    new = sum(end - at.get(number, -1) for number, end in world.ends().items())
-    if read > new:
-        raise UnexpectedError(f"{read - new} messages were read again after a stop in order")
+    with world.no_generator():
+        world.until_fresh(END_SECONDS)
+        read = world.decoded()
+        new = sum(end - at.get(number, -1) for number, end in world.ends().items())
+    if read != new:
+        raise UnexpectedError(f"after a stop in order {read} messages were read, and {new} were new")
 
 
 def freeze(seconds: float) -> Strike:

@@ -160,7 +160,8 @@ class Judge:
         """
         as_of = time_ms(live.status["as_of"])
         start, _ = _bounds(as_of, *WINDOWS["24h"])
-        expected = self._minutes(start, (as_of - CLOSED_AFTER_MS) // MINUTE_MS * MINUTE_MS)
+        behind = (as_of - CLOSED_AFTER_MS) // MINUTE_MS * MINUTE_MS
+        expected = self._minutes(start, behind)
         found: Minutes = {}
         for message in self._rollups.rest():
             record = json.loads(message.value)
@@ -170,7 +171,7 @@ class Judge:
             )
             if record["stale"] and time_ms(record["minute"]) >= start:
                 return [f"minute {name} was marked stale, and a window covers it"]
-            if name in expected:
+            if start <= time_ms(record["minute"]) < behind:
                 found[name] = max(found.get(name, values), values)
         names = sorted(expected.keys() | found.keys())
         return shortened(

@@ -134,6 +134,36 @@ def test_every_key_but_the_token_expires_and_is_refreshed_unchanged(redis_client
     assert all(life > 3000 for life in lives.values())
 
 
+def ends(client: "redis.Redis") -> set[int]:
+    """When keys but the token's expire, on Redis's clock."""
+    (now, _), keys = client.time(), [key for key in client.scan_iter() if key != KEYS.epoch.encode()]
+    return {now + client.ttl(key) for key in keys}
+
+
+def test_all_of_a_board_that_nobody_writes_any_more_goes_at_once_and_not_before_its_time(
+    redis_client: "redis.Redis",
+) -> None:
+    writer = a_writer(redis_client)
+    writer.publish(a_tick(a=1), 0)
+    early = ends(redis_client)
+    writer.publish(a_tick(a=2), 800_000)
+    writer.publish(Tick(as_of=AS_OF, zsets={KEYS.product("5m", "units"): {"a": 1}}), 850_000)
+    assert max(early | ends(redis_client)) - min(early | ends(redis_client)) <= 2
+    assert min(early) >= redis_client.time()[0] + 3600 + 850
+    writer.publish(a_tick(a=3), 901_000)
+    assert min(ends(redis_client)) >= redis_client.time()[0] + 4500
+    assert max(ends(redis_client)) - min(ends(redis_client)) <= 2
+
+
+def test_a_writer_that_stood_still_for_longer_than_keys_live_writes_all_of_them(redis_client: "redis.Redis") -> None:
+    writer = a_writer(redis_client)
+    writer.publish(a_tick(a=1), 0)
+    redis_client.delete(KEYS.product("1m", "units"), KEYS.aov("1m"))
+    writer.publish(a_tick(a=1), 3_600_001)
+    assert units(redis_client) == [("a", 1)]
+    assert redis_client.exists(KEYS.aov("1m"))
+
+
 @pytest.fixture
 def stop() -> Iterator[threading.Event]:
     event = threading.Event()

@@ -251,6 +251,8 @@ class Machine:
         )
         self.departures, self.arrivals = Departures(1), Arrivals()
         self.log = SnapshotLog(Journal(self.folder / "numbers"), Recovery(), self.numbers, place)  # type: ignore[arg-type]
+        # Elsewhere a journal is begun anew after an hour; here with every second snapshot.
+        self.log.SMALLEST_SEGMENT, self.log.SNAPSHOTS_APART = 0, 2
 
     def read(self, partition: int, count: int) -> None:
         events = self.logs[partition][self.next[partition] : self.next[partition] + count]
@@ -284,7 +286,8 @@ class Machine:
 
 @contextmanager
 def machine(logs: list[list[Event]], clock: str, *, compiled: bool) -> Iterator[Machine]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.dedup._SEGMENT_BYTES", 200)
         yield Machine(Path(folder), logs, clock, compiled=compiled)
 
 

@@ -160,6 +160,13 @@ def test_a_minute_that_was_never_sent_is_told(shop: Shop) -> None:
     assert len(shop.judge.rollup_differences(shop.live)) == 2
 
 
+def test_a_scope_that_no_order_has_is_told(shop: Shop) -> None:
+    assert shop.judge.differences(shop.live) == []
+    shop.rollups.write(shop.minute | {"scope": "GB/Garden"})
+    [told] = shop.judge.rollup_differences(shop.live)
+    assert "'GB/Garden'): None expected" in told
+
+
 def test_a_minute_that_a_window_covers_must_not_be_stale(shop: Shop) -> None:
     assert shop.judge.differences(shop.live) == []
     shop.rollups.write(shop.minute | {"scope": "all", "version": 0, "stale": True})

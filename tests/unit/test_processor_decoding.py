@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from processor import columns as c
 from processor import scanner
 from processor.decoding import Decoded, Decoder, Secrets
 from processor.texts import Dictionaries, Dictionary, PlainDictionary, text_hash
-from sales.compiled import PADDING
 from sales.countries import REGION_OF
+from sales.memory import PADDING
 from sales.rules import Rules
 from sales.streams import Chunk
 from sales.streams.packed import Packed, pack
@@ -52,6 +53,11 @@ def a_run(*messages: tuple[bytes | None, bytes], first: int = 100) -> Packed:
     positions = list(range(first, first + len(messages)))
     keys, values = [key for key, _ in messages], [value for _, value in messages]
     return pack(Chunk("0", keys, values, positions, [NOON] * len(messages)))
+
+
+def _with_lines(value: bytes, count: int) -> bytes:
+    order = json.loads(value)
+    return json.dumps({**order, "lines": order["lines"] * count}).encode()
 
 
 def text_of(dictionary: Dictionary, codes: np.typing.NDArray[np.int64]) -> list[str]:
@@ -161,6 +167,8 @@ HOSTILE: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("cut off in a text", lambda value: value[: value.index(b"White") + 3]),
     ("something behind it", lambda value: value + b"{}"),
     ("white space behind it", lambda value: value + b" \n"),
+    ("a megabyte of white space behind it", lambda value: value + b" " * 1_000_000),
+    ("a megabyte of lines", lambda value: _with_lines(value, 9_000)),
     ("nothing", lambda value: value[:0]),
     ("a list", lambda value: b"[" + value + b"]"),
     ("the 30th of February", lambda value: value.replace(b"2026-11-20T", b"2026-02-30T")),
@@ -192,6 +200,15 @@ def test_a_message_without_a_key_or_with_an_empty_one_is_rejected_by_both() -> N
     good = json.dumps(an_order()).encode()
     _, decoded = both(a_run((None, good), (b"", good)))
     assert [rejection.reason for _, rejection in decoded.rejected] == ["key", "key"]
+
+
+@pytest.mark.parametrize("behind", [b"\n", b" ", b"\t ", b"{}"])
+def test_what_stands_behind_a_value_is_not_read(behind: bytes) -> None:
+    """On Kafka it is the number of headers, which may look like white space."""
+    value = json.dumps(an_order()).encode()
+    run = a_run((b"0191f0c2-7d1e", value + behind))
+    _, decoded = both(replace(run, value_ends=run.value_ends - len(behind)))
+    assert decoded.scanned == 1
 
 
 def test_nothing_is_nothing() -> None:

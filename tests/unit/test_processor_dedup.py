@@ -71,13 +71,35 @@ def test_a_duplicate_hours_late_meets_its_original_on_disk(tmp_path: Path) -> No
     assert admit(dedup, ("early", NOON - 20 * HOUR, b"x", 99)) == [Verdict.DUPLICATE]
 
 
-def test_behind_the_horizon_nothing_is_looked_up_and_its_files_go(tmp_path: Path) -> None:
+def test_behind_the_horizon_nothing_is_looked_up_and_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.dedup._SEGMENT_BYTES", 40)
     dedup = open_dedup(tmp_path)
     admit(dedup, ("early", NOON - 30 * HOUR, b"x", 1))
     dedup.sync()
-    admit(dedup, ("now", NOON, b"x", 2), ("early", NOON - 30 * HOUR, b"x", 3))
+    admit(dedup, ("later", NOON - 20 * HOUR, b"x", 2))
     dedup.sync()
-    assert admit(dedup, ("early", NOON - 30 * HOUR, b"x", 4)) == [Verdict.ACCEPTED]
+    assert Journal(tmp_path).segments() == [1, 2, 3], "a frame in each but the last"
+    admit(dedup, ("now", NOON, b"x", 3), ("early", NOON - 30 * HOUR, b"x", 4))
+    durable = dedup.sync()
+    assert Journal(tmp_path).segments() == [2, 3, 4], "the first held nothing but the early one"
+    assert admit(dedup, ("early", NOON - 30 * HOUR, b"x", 5)) == [Verdict.ACCEPTED]
+    again = open_dedup(tmp_path, upto=durable)
+    assert admit(again, ("later", NOON - 20 * HOUR, b"x", 6), ("now", NOON, b"x", 7)) == [Verdict.DUPLICATE] * 2
+
+
+@pytest.mark.parametrize("byte", range(8, 20))
+def test_a_minute_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path, byte: int) -> None:
+    dedup = open_dedup(tmp_path)
+    admit(dedup, ("a", NOON, b"x", 1))
+    durable = dedup.sync()
+    (path,) = tmp_path.glob("*.journal")
+    whole = bytearray(path.read_bytes())
+    whole[byte] ^= 64
+    path.write_bytes(whole)
+    with pytest.raises(JournalError, match="is damaged at byte 0"):
+        open_dedup(tmp_path, upto=durable)
 
 
 def test_behind_the_horizon_it_does_not_matter_how_the_stream_is_cut(tmp_path: Path) -> None:

@@ -28,8 +28,13 @@ def standing(*, lag: int | None = 0) -> Standing:
     return Standing(as_of=NOON, newest=NOON - 1500, late=3, lag=lag, products=42)
 
 
-def a_reading(*, messages: int, scanned: int, broker_time: int, identities_bytes: int = 0) -> Reading:
-    return Reading("slot-0", messages, scanned, broker_time, identities_bytes)
+def a_reading(
+    *, messages: int = 1, scanned: int = 1, broker_times: dict[str, int] | None = None, identities_bytes: int = 0
+) -> Reading:
+    return Reading("slot-0", messages, scanned, broker_times or {}, identities_bytes)
+
+
+NOTHING = {"accepted": 0, "duplicates": 0, "dead_letters": 0}
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -43,7 +48,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 def test_what_was_noted_is_scraped() -> None:
     telemetry = Telemetry()
     counts = {"accepted": 7, "duplicates": 2, "dead_letters": 1, "dead_letters:json": 1}
-    telemetry.took(counts, [a_reading(messages=10, scanned=8, broker_time=NOON, identities_bytes=4096)])
+    telemetry.took(counts, [a_reading(messages=10, scanned=8, identities_bytes=4096)], {})
     telemetry.stands(standing(lag=5))
     telemetry.saved(0.004, 1234)
     with served("127.0.0.1", 0, telemetry.registry, telemetry.health()) as port:
@@ -78,16 +83,57 @@ def test_a_processor_is_ready_when_the_board_is_fresh_and_not_far_behind() -> No
     telemetry = Telemetry(now=wall, ticking=clock)
     ready = telemetry.health().ready
     assert ready() == "nothing is on the board yet"
-    telemetry.published(0.01)
-    assert ready() is None
-    counts = {"accepted": 1, "duplicates": 0, "dead_letters": 0}
-    telemetry.took(counts, [a_reading(messages=1, scanned=1, broker_time=NOON - 60_000)])
-    telemetry.stands(standing(lag=9))
+    telemetry.published(0.01, 0.005)
+    assert ready() == "how far the board is behind the stream is not known"
+    telemetry.took(NOTHING, [a_reading(broker_times={"o/0": NOON - 60_000})], {"o/0": 9})
     assert ready() == "the board is 60 s behind the stream"
-    telemetry.stands(standing(lag=0))
+    telemetry.took(NOTHING, [], {"o/0": 0})
     assert ready() is None  # the last message may be old when nobody buys
     clock.seconds += 31
     assert ready() == "the board was last written 31 s ago"
+
+
+def behind(telemetry: Telemetry) -> float | None:
+    return telemetry.registry.get_sample_value("tillstream_processor_lag_seconds")
+
+
+def test_the_partition_that_is_furthest_behind_counts_whoever_reports_last() -> None:
+    wall = Clock()
+    wall.seconds = NOON / 1000
+    telemetry = Telemetry(now=wall)
+    old = a_reading(broker_times={"o/0": NOON - 21_600_000, "o/4": NOON - 1000})
+    telemetry.took(NOTHING, [old], {"o/0": 500, "o/4": 0})
+    telemetry.took(NOTHING, [a_reading(broker_times={"o/1": NOON - 10})], {"o/1": 3})
+    assert behind(telemetry) == 21_600
+    telemetry.took(NOTHING, [a_reading(broker_times={"o/0": NOON - 2000})], {"o/0": 1})
+    assert behind(telemetry) == 2
+    telemetry.took(NOTHING, [], {"o/0": 0, "o/1": 0})
+    assert behind(telemetry) == 0
+
+
+def test_a_message_after_a_quiet_hour_is_no_lag_of_an_hour() -> None:
+    wall = Clock()
+    wall.seconds = NOON / 1000
+    telemetry = Telemetry(now=wall)
+    telemetry.took(NOTHING, [a_reading(broker_times={"o/0": NOON - 3_600_000})], {"o/0": 0})
+    wall.seconds += 1
+    telemetry.took(NOTHING, [], {"o/0": 1})
+    assert behind(telemetry) == 1
+
+
+def test_a_stream_that_says_nothing_any_more_is_lag() -> None:
+    wall = Clock()
+    wall.seconds = NOON / 1000
+    telemetry = Telemetry(now=wall)
+    ready = telemetry.health().ready
+    telemetry.published(0.01, 0.005)
+    telemetry.took(NOTHING, [], {"o/0": None})
+    assert ready() == "how far the board is behind the stream is not known"
+    telemetry.took(NOTHING, [], {"o/0": 0})
+    assert ready() is None
+    wall.seconds += 31
+    telemetry.took(NOTHING, [], {"o/0": None})
+    assert ready() == "the board is 31 s behind the stream"
 
 
 def test_a_processor_is_alive_while_messages_are_looked_for() -> None:

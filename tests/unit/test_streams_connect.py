@@ -189,17 +189,17 @@ def test_a_topic_is_watched_by_one_thread_that_no_unexpected_answer_ends(monkeyp
     wire = KafkaWire(stream_settings(), topics)
     before = watches()
     with ThreadPoolExecutor(8) as threads:
-        tells = list(threads.map(lambda _: wire.watch("orders", "one"), range(8)))
+        watched = list(threads.map(lambda _: wire.watch("orders", "one"), range(8)))
     assert watches() == before + 1
     topics.faults = [KeyError("an answer without topics"), ValueError("half an answer")]
     eventually(lambda: not topics.faults)
-    first = len(tells[0]())
-    eventually(lambda: len(tells[0]()) > first + 2)
+    first = len(watched[0].partitions())
+    eventually(lambda: len(watched[0].partitions()) > first + 2)
     topics.topic_id = "another"
 
     def gone() -> bool:
         try:
-            tells[-1]()
+            watched[-1].partitions()
         except PositionLostError:
             return True
         return False

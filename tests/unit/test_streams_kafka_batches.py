@@ -22,10 +22,12 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from sales.memory import PADDING
 from sales.streams import StreamError, kafka_batches, kafka_records
 from sales.streams.kafka_batches import Answer, BatchesReader
 from sales.streams.kafka_records import Memory, batches_of, take_apart, unpack
-from sales.streams.packed import PADDING, Packed
+from sales.streams.kafka_watched import Watched
+from sales.streams.packed import Packed
 
 HERE = TopicPartition("orders", 3)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
@@ -122,7 +124,7 @@ def through_ours(data: bytes, start: int, aborted: Iterable[Any] = ()) -> tuple[
     answer = Answer(start, HERE, MemoryRecords(data), fetched={}, aborted_transactions=aborted, on_drain=lambda _: None)
     batches = answer.take(1)
     assert not answer
-    return rows(unpack("3", batches, start, Memory())), answer.next_fetch_offset
+    return rows(unpack("3", batches, start, Memory())[0]), answer.next_fetch_offset
 
 
 def rows(run: Packed) -> list[Any]:
@@ -267,7 +269,7 @@ def test_bytes_that_are_wrong_but_summed_give_an_error_or_records_of_the_same_bu
     for at, byte in changes:
         whole[21 + at % (len(whole) - 21)] = byte
     try:
-        run = unpack("3", list(batches_of(memoryview(summed(whole)))), 0, Memory())
+        run, _ = unpack("3", list(batches_of(memoryview(summed(whole)))), 0, Memory())
     except StreamError:
         return
     end = len(run.data) - PADDING
@@ -380,7 +382,7 @@ def test_runs_that_are_kept_stay_as_they_are(kept: list[int]) -> None:
     held: list[tuple[int, Packed]] = []
     for number, drop in enumerate(kept):
         batch = Made((Kept(0, value=b"%d" % number),), codec=LZ4)
-        held.append((number, unpack("3", list(batches_of(memoryview(batch.build()))), 0, memory)))
+        held.append((number, unpack("3", list(batches_of(memoryview(batch.build()))), 0, memory)[0]))
         del held[:drop]
         assert all(run.value(0) == b"%d" % at for at, run in held)
 
@@ -429,7 +431,7 @@ class Broker:
 
 def reading(broker: Broker, starts: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> BatchesReader:
     monkeypatch.setattr("sales.streams.kafka_python.KafkaConsumer", lambda **_: broker)
-    return BatchesReader({}, "orders", dict.fromkeys(starts, 0), tell=list, starts_of=lambda _: {})
+    return BatchesReader({}, "orders", dict.fromkeys(starts, 0), watched=Watched([]), starts_of=lambda _: {})
 
 
 def in_a_row(count: int, size: int) -> list[Made]:
@@ -446,6 +448,23 @@ def test_a_run_ends_where_records_are_large(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kafka_batches, "RUN_BYTES", 1500)
     reader = reading(Broker({0: in_a_row(10, 100)}), [0], monkeypatch)
     assert [len(run) for run in reader.poll(16_000, 0)] == [100]
+
+
+def test_a_run_ends_where_its_batches_were_decompressed_to_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_records, "FULL_BYTES", 2000)
+    reader = reading(Broker({0: in_a_row(5, 100)}), [0], monkeypatch)
+    runs = [run for _ in range(4) for run in reader.poll(16_000, 0)]
+    assert [len(run) for run in runs] == [200, 200, 100]
+    assert [int(position) for run in runs for position in run.positions] == list(range(500))
+
+
+def test_batches_that_are_too_large_together_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_records, "BUFFER_BYTES", 1000)
+    monkeypatch.setattr(kafka_records, "LARGEST_BYTES", 100_000)
+    monkeypatch.setattr(BatchesReader, "_memory", Memory())
+    log = [Made((Kept(0, value=bytes(70_000)),), base=number, codec=LZ4) for number in range(3)]
+    reader = reading(Broker({0: log}), [0], monkeypatch)
+    assert [len(run) for _ in range(4) for run in reader.poll(16_000, 0)] == [1, 1, 1]
 
 
 def test_a_batch_that_is_larger_than_asked_for_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,11 +512,19 @@ def test_the_ends_of_transactions_are_no_lag(monkeypatch: pytest.MonkeyPatch) ->
     log = [Made((Kept(0),), producer=1, transactional=True), end_of_transaction(1, 1, aborted=False)]
     broker = Broker({0: log})
     reader = reading(broker, [0, 1], monkeypatch)
-    assert reader.lag() == {}
+    assert reader.lag() == {"0": None, "1": None}
     reader.poll(10, 0)
-    assert reader.lag() == {"0": 0}
+    assert reader.lag() == {"0": 0, "1": None}
     broker.highs[0] = 5
-    assert reader.lag() == {"0": 3}
+    assert reader.lag() == {"0": 3, "1": None}
+
+
+def test_of_a_cluster_that_says_nothing_no_lag_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = reading(Broker({0: in_a_row(1, 10)}), [0], monkeypatch)
+    reader.poll(100, 0)
+    assert reader.lag() == {"0": 0}
+    reader._watched.heard -= 31
+    assert reader.lag() == {"0": None}
 
 
 def test_what_waits_to_be_handed_out_is_lag(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ class ArchivedReader:
             self._runs.popleft()
         return []
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """Orders that are still to come, exactly."""
         return dict(self._left)
 

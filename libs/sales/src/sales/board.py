@@ -68,9 +68,14 @@ class Tick:
     """hash key to the fields that change; None: the field goes"""
 
 
+REFRESHES = 4
+"""So often in its life every key's end is put off."""
+
 # KEYS[1] the token's key; KEYS[2] the channel; KEYS[3..] what is written.
-# ARGV[1] my token; ARGV[2] "1" if this holds everything; ARGV[3] seconds to live; ARGV[4] the message;
+# ARGV[1] my token; ARGV[2] "1" if this holds everything; ARGV[3] when all keys expire (seconds since 1970), or "in 9":
+# so many seconds from now; ARGV[4] the message;
 # ARGV[5] msgpack: one list per key from KEYS[3] on: {kind, fields to set (flat), fields to remove, whole}.
+# Answers when the keys expire, or what is in the way.
 _PUBLISH = """
 local held = redis.call('GET', KEYS[1])
 if held and tonumber(held) > tonumber(ARGV[1]) then return 'fenced' end
@@ -82,16 +87,18 @@ local function chunked(command, key, list)
     redis.call(command, key, unpack(list, first, math.min(first + STEP - 1, #list)))
   end
 end
+local seconds = string.match(ARGV[3], '^in (%d+)$')
+local expires = seconds and string.format('%.0f', tonumber(redis.call('TIME')[1]) + tonumber(seconds)) or ARGV[3]
 for index, change in ipairs(cmsgpack.unpack(ARGV[5])) do
   local key = KEYS[index + 2]
   local zset = change[1] == 'z'
   if change[4] then redis.call('DEL', key) end
   chunked(zset and 'ZREM' or 'HDEL', key, change[3])
   chunked(zset and 'ZADD' or 'HSET', key, change[2])
-  redis.call('EXPIRE', key, ARGV[3])
+  redis.call('EXPIREAT', key, expires)
 end
 redis.call('PUBLISH', KEYS[2], ARGV[4])
-return 'ok'
+return expires
 """
 
 _CLAIM = """
@@ -117,6 +124,8 @@ class BoardWriter:
         self._complete = False
         """does Redis hold what the two mirrors hold?"""
         self._refreshed_ms = 0
+        self._expires = ""
+        """when all keys do, by Redis's clock; the same for all, so that a board that nobody writes goes in one piece"""
 
     def claim(self, at_least: int) -> int:
         """Takes over as the only writer: a token above ``at_least`` and above the one in Redis.
@@ -140,12 +149,17 @@ class BoardWriter:
             redis.RedisError: not known whether it arrived.
         """
         changes = self._absorb(tick)
-        refresh = now_ms - self._refreshed_ms > self._ttl * 1000 // 4
+        age_ms = now_ms - self._refreshed_ms
+        refresh = age_ms > self._ttl * 1000 // REFRESHES
+        if age_ms > self._ttl * 1000:
+            self._complete = False  # this process stood still, and the keys may be gone
         try:
-            if self._complete and not self._send(tick, self._with_idle(changes) if refresh else changes, whole=False):
+            if self._complete and not (
+                self._send(tick, self._with_idle(changes), renew=True) if refresh else self._send(tick, changes)
+            ):
                 self._complete = False
             if not self._complete:
-                self._send(tick, self._everything(), whole=True)
+                self._send(tick, self._everything(), whole=True, renew=True)
                 self._complete = refresh = True
         except redis.RedisError:
             self._complete = False
@@ -186,23 +200,27 @@ class BoardWriter:
         hashes = {key: [*_change("h", {}, content)[:3], True] for key, content in self._hashes.items()}
         return zsets | hashes
 
-    def _send(self, tick: Tick, changes: dict[str, list[Any]], *, whole: bool) -> bool:
+    def _send(self, tick: Tick, changes: dict[str, list[Any]], *, whole: bool = False, renew: bool = False) -> bool:
         """True when written, False when Redis no longer holds what we wrote before."""
-        answer = self._publish(
+        answer: str | bytes = self._publish(
             keys=[self._keys.epoch, self._keys.updates, *changes],
             args=[
                 str(self._token),
                 "1" if whole else "0",
-                self._ttl,
+                f"in {self._ttl + self._ttl // REFRESHES + 1}" if renew else self._expires,
                 msgspec.json.encode({"as_of": tick.as_of}),
                 msgspec.msgpack.encode(list(changes.values())),
             ],
         )
-        if answer in (b"fenced", "fenced"):
+        answer = answer.decode() if isinstance(answer, bytes) else answer
+        if answer == "fenced":
             raise FencedError(
                 f"another processor writes {self._keys.status} (its token is newer than {self._token}); this one stops"
             )
-        return answer in (b"ok", "ok")
+        if answer == "lost":
+            return False
+        self._expires = answer
+        return True
 
 
 def _change(kind: str, known: Mapping[str, Any], content: Mapping[str, Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 Compiled functions here take *addresses* (int64) instead of arrays: an array argument costs numba a counted reference
 at every call, which made the scanner of orders five times slower. Nothing checks an address. Whoever calls from Python
-keeps the arrays alive, and leaves PADDING readable bytes behind whatever is read in words.
+keeps the arrays alive, and leaves readable bytes behind whatever is read in words (`sales.memory.PADDING`).
 """
 
 from collections.abc import Callable
@@ -12,9 +12,6 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-
-PADDING = 32
-"""Bytes that must be readable behind the last byte of anything that is read in words."""
 
 
 def compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:

@@ -1,6 +1,9 @@
-"""What becomes of memory that is freed."""
+"""Buffers: what may be read behind their end, and what becomes of them when they are freed."""
 
 import ctypes
+
+PADDING = 32
+"""Bytes behind the last byte of a buffer that may be read, so that compiled code may look at whole words."""
 
 KEPT_BYTES = 32 * 1024 * 1024
 

@@ -286,8 +286,9 @@ def _other_key(order: dict[str, Any]) -> Spoilt:
 
 
 def _oversize(order: dict[str, Any]) -> Spoilt:
-    """Just above the limit of the contract, and below what brokers take: it has to get through to be refused."""
-    return Spoilt("oversize", _encode({**order, "padding": "x" * MAX_MESSAGE_BYTES}))
+    """Just above the limit of the contract, and below what brokers take: it has to get through to be refused. Nothing
+    else is wrong with it."""
+    return Spoilt("oversize", _encode(order)[:-1] + b" " * MAX_MESSAGE_BYTES + b"}")
 
 
 FAULTS: tuple[Callable[[dict[str, Any]], Spoilt], ...] = (

@@ -15,7 +15,6 @@ import redis
 from bytewax.dataflow import Dataflow
 from bytewax.outputs import FixedPartitionedSink
 from bytewax.run import cli_main
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from processor import assembly
 from processor.clock import leave_when_set_back
@@ -38,7 +37,7 @@ from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, cause_among, leave_at_on
 from sales.settings import load
 from sales.streams import AwayError, PositionLostError, Stream, StreamError, Wire
 from sales.streams.connect import connect
-from sales.streams.reaching import open_stream
+from sales.streams.reaching import open_stream, reach
 from sales.telemetry import served
 from sales.times import parse_time
 
@@ -279,7 +278,7 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
     """A client that has reached Redis once.
 
     Raises:
-        redis.ConnectionError, redis.TimeoutError: away for CONNECT_SECONDS.
+        AwayError: away for CONNECT_SECONDS.
         redis.RedisError: it refused us.
     """
     client = redis.Redis.from_url(
@@ -287,17 +286,17 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
         socket_timeout=REDIS_TIMEOUT_SECONDS,
         socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
     )
-    where = client.connection_pool.connection_kwargs
-    for attempt in Retrying(
-        retry=retry_if_exception_type(AWAY),
-        stop=stop_after_delay(settings.connect_seconds),
-        wait=wait_exponential(multiplier=0.1, max=2),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    ):
-        with attempt:
+    options = client.connection_pool.connection_kwargs
+    where = f"{options.get('host')}:{options.get('port')}"
+
+    def ping() -> None:
+        try:
             client.ping()
-    log.info("Redis answers at %s:%s", where.get("host"), where.get("port"))
+        except redis.AuthenticationError as refusal:  # to redis-py a lost connection, which might mend itself
+            raise redis.ResponseError(f"Redis at {where} refuses us: {refusal}") from refusal
+
+    reach("Redis", where, settings.connect_seconds, AWAY, ping)
+    log.info("Redis answers at %s", where)
     return client
 
 

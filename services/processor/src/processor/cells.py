@@ -9,6 +9,9 @@ import numpy as np
 
 from processor.grouping import Int64s, group
 
+_WIDE = 8
+"""Codes for each row, above which rows are sorted instead of ticked off."""
+
 
 class Names(Protocol):
     """Texts by number; a `Dictionary` is one."""
@@ -51,12 +54,17 @@ class Cells:
 def listed(parts: Sequence[Cells]) -> "list[Cells]":
     """Cells that share their names, with a list of only the names that they use, which they share as well."""
     width = max((int(part.codes.max()) + 1 for part in parts if len(part)), default=0)
-    used = np.zeros(width, dtype=np.bool_)
-    for part in parts:
-        used[part.codes] = True
-    names = ListedNames([parts[0].names.text(code) for code in np.flatnonzero(used).tolist()])
-    place = np.cumsum(used) - 1
-    return [Cells(names, part.panes, place[part.codes], part.sums) for part in parts]
+    if width > _WIDE * sum(map(len, parts)):
+        found, places = np.unique(np.concatenate([part.codes for part in parts]), return_inverse=True)
+        own = np.split(places, np.cumsum([len(part) for part in parts])[:-1])
+    else:
+        used = np.zeros(width, dtype=np.bool_)
+        for part in parts:
+            used[part.codes] = True
+        found, place = np.flatnonzero(used), np.cumsum(used) - 1
+        own = [place[part.codes] for part in parts]
+    names = ListedNames([parts[0].names.text(code) for code in found.tolist()])
+    return [Cells(names, part.panes, codes, part.sums) for part, codes in zip(parts, own, strict=True)]
 
 
 class Pane:

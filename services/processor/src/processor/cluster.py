@@ -114,7 +114,8 @@ class First:
             connect_seconds: how long each may wait for broker and Redis.
             stopping: is told to the others.
         """
-        addresses = _free_addresses(processes)
+        self._places = _free_places(processes)
+        addresses = tuple(f"127.0.0.1:{place.getsockname()[1]}" for place in self._places)
         self.seat = Seat(0, addresses, lock)
         self._stopping = stopping
         self._ready_until = time.monotonic() + connect_seconds + START_SECONDS
@@ -139,9 +140,10 @@ class First:
         codes = [other.wait(give_up) for other in self._others]
         self._over.set()
         self._watch.join()
+        self._give_places_up()
         for other in self._others:
             other.kill()
-        if error is None and self._lost is None and any(codes):
+        if error is None and self._lost is None and any(code != 0 for code in codes):
             raise ClusterError(f"a process of the cluster ended with {codes}")
 
     def meet(self) -> bool:
@@ -154,6 +156,7 @@ class First:
                     return False
                 if time.monotonic() > self._ready_until:
                     raise ClusterError(f"process {other.seat.index} of the cluster does not get ready")
+        self._give_places_up()
         if self._stopping.is_set():
             return False
         for other in self._others:
@@ -166,6 +169,10 @@ class First:
         while self._lost is None and time.monotonic() < give_up:
             self._over.wait(LOOK_SECONDS)
         return self._lost or "the engine broke down, though no process of the cluster did"
+
+    def _give_places_up(self) -> None:
+        for place in self._places:
+            place.close()
 
     def _watching(self) -> None:
         """A thread of its own, because the engine may never return: it waits for a missing process for ever."""
@@ -317,8 +324,6 @@ def leave_broken() -> None:
     os._exit(EXIT_FAILED)
 
 
-def _free_addresses(count: int) -> tuple[str, ...]:
-    """Loopback addresses that nobody listens on at the moment."""
-    with contextlib.ExitStack() as sockets:
-        listeners = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return tuple(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+def _free_places(count: int) -> list[socket.socket]:
+    """Loopback addresses that nobody listens on; held, until the engine takes them over."""
+    return [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]

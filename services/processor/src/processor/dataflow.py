@@ -137,7 +137,7 @@ class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
             self._numbers.apply(partial)
             if partial.positions:
                 self._next_tick = min(self._next_tick, self._soonest)
-            self._telemetry.took(partial.counts, partial.readings)
+            self._telemetry.took(partial.counts, partial.readings, partial.lags)
         answers.extend(self._numbers.take_rollups(now))
         return answers, self.RETAIN
 
@@ -145,11 +145,11 @@ class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
         """A tick."""
         started, worked = time.monotonic(), time.process_time()
         answers = self._publish()
-        published = self._telemetry.publish_seconds  # of the tick before: this one's answers are still to be written
+        publishing = self._telemetry  # of the tick before: this one's answers are still to be written
         soonest = seconds_to_next(
             longest=self._longest,
-            tick=time.monotonic() - started + published,
-            other=(worked - self._worked - published) / max(started - self._ticked, LEAST_SECONDS),
+            tick=time.monotonic() - started + publishing.publish_seconds,
+            other=(worked - self._worked - publishing.publish_worked) / max(started - self._ticked, LEAST_SECONDS),
         )
         self._ticked, self._worked = started, time.process_time()
         now = datetime.now(UTC)

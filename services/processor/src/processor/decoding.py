@@ -140,7 +140,8 @@ class Decoder:
     def bound(self) -> None:
         """Begins with empty dictionaries again when there are too many texts in them (ids that never come back); what
         was decoded before keeps the old ones."""
-        if max(len(self.dictionaries.products), len(self.dictionaries.names)) > MOST_TEXTS:
+        texts = self.dictionaries
+        if max(len(texts.products), len(texts.names), len(texts.categories)) > MOST_TEXTS:
             self.dictionaries = self._new_dictionaries()
 
     def _new_dictionaries(self) -> Dictionaries:
@@ -251,7 +252,7 @@ class _Scanner:
             )
             if message < len(run):
                 for text in self._texts:
-                    text.grow()  # type: ignore[attr-defined]
+                    text.make_room()  # type: ignore[attr-defined]
         return left
 
     def columns(self) -> Columns:

@@ -15,6 +15,7 @@ time.
 import logging
 import struct
 import time
+import zlib
 from array import array
 from collections import OrderedDict
 from enum import IntEnum
@@ -39,7 +40,8 @@ LOW, HIGH, CONTENT, MARK = range(_WORDS)
 """An entry: the identity's 128 bits, a digest of the content, and the position's 64 bits."""
 _NO_ENTRIES = np.zeros((0, _WORDS), dtype=np.uint64)
 
-_MINUTE = struct.Struct("<q")
+_MINUTE = struct.Struct("<qI")
+"""What a frame begins with: the minute of its entries and a sum of it, since at a start nothing else of it is read."""
 _TIME_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that no two times change a hash in the same way."""
 
@@ -96,7 +98,10 @@ class Dedup:
         """minute before which nothing is kept any more"""
         started = time.monotonic()
         for place, length, head in journal.recover(upto, _MINUTE.size):
-            self._note_block(_MINUTE.unpack(head)[0], place, (length - _MINUTE.size) // (8 * _WORDS))
+            minute = _MINUTE.unpack(head)[0] if len(head) == _MINUTE.size else 0
+            if head != _head(minute) or (length - _MINUTE.size) % (8 * _WORDS):
+                raise journal.damaged(place)
+            self._note_block(minute, place, (length - _MINUTE.size) // (8 * _WORDS))
         if self._blocks:
             found = sum(blocks.count for blocks in self._blocks.values())
             log.info("%d identities found in %.3f s", found, time.monotonic() - started)
@@ -126,7 +131,7 @@ class Dedup:
         for minute in sorted(self._fresh):
             fresh = self._minutes[minute].take_fresh()
             if len(fresh):
-                place = self._journal.append(_MINUTE.pack(minute) + fresh.tobytes())
+                place = self._journal.append(_head(minute) + fresh.tobytes())
                 self._note_block(minute, place, len(fresh))
         self._fresh = set()
         self._journal.sync()
@@ -181,6 +186,10 @@ class Dedup:
             if newest < oldest and segment != writing:
                 self._journal.drop(segment)
                 del self._newest_in[segment]
+
+
+def _head(minute: int) -> bytes:
+    return _MINUTE.pack(minute, zlib.crc32(b"%d" % minute))
 
 
 class _Blocks:

@@ -159,7 +159,8 @@ class Journal:
         """Goes over all frames after a crash, and cuts off what lies behind the last whole one.
 
         Up to ``upto`` everything was durable once: a frame that is damaged there is an error. What follows may be torn.
-        Only the first bytes of a payload are read where it is certain that the frame was written whole.
+        Only the first bytes of a payload are read where it is certain that the frame was written whole, and its sum is
+        not looked at: what the caller reads there it must be able to judge.
 
         Args:
             upto: where `end` was when the journal was last known to be synced; None: never.
@@ -194,7 +195,7 @@ class Journal:
                     offset = behind.offset
             if offset < size:
                 if Place(segment, offset) < certain or segment != self.segments()[-1]:
-                    raise JournalError(f"{path} is damaged at byte {offset}: {WAY_OUT}")
+                    raise self.damaged(Place(segment, offset))
                 os.truncate(path, offset)
         last = self._last_place()
         if last < certain:
@@ -202,6 +203,10 @@ class Journal:
                 f"{self._directory} ends at byte {last.offset} of segment {last.segment}, the snapshot speaks of byte "
                 f"{certain.offset} of segment {certain.segment}: {WAY_OUT}"
             )
+
+    def damaged(self, place: Place) -> JournalError:
+        """To be raised when what is there is not what was written."""
+        return JournalError(f"{self._path(place.segment)} is damaged at byte {place.offset}: {WAY_OUT}")
 
     def close(self) -> None:
         """Syncs and closes; appending opens it again."""
@@ -237,5 +242,5 @@ class Journal:
         length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
         payload = file.read(length)
         if not length or len(payload) < length or zlib.crc32(payload) != checksum:
-            raise JournalError(f"{self._path(segment)} is damaged at byte {offset}: {WAY_OUT}")
+            raise self.damaged(Place(segment, offset))
         return payload

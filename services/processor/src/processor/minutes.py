@@ -58,8 +58,6 @@ class Minutes:
 
     def advance(self, as_of: int, oldest: int) -> None:
         """Moves to ``as_of``; minutes before ``oldest``, the start of the longest window, are dropped."""
-        if as_of - as_of % MINUTE_MS > self._as_of:
-            self._touched.update(minute for minute in self._minutes if self._as_of <= minute <= as_of)
         self._as_of = as_of
         if oldest > self._oldest:
             for minute in [minute for minute in self._minutes if minute < oldest]:

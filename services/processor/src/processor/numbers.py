@@ -169,7 +169,7 @@ class Numbers:
             as_of=self.as_of,
             newest=self._max_event_time,
             late=self._minutes.late,
-            lag=None if None in lags else sum(lag for lag in lags if lag is not None),
+            lag=None if None in lags or not lags else sum(lag for lag in lags if lag is not None),
             products=len(self._products),
         )
 
@@ -307,7 +307,7 @@ class Numbers:
             "published_at": format_time(published_at),
             "clock": self._clock,
             "late": str(self._minutes.late),
-            "lag": str(sum(known)) if len(known) == len(self._lags) else "",
+            "lag": str(sum(known)) if known and len(known) == len(self._lags) else "",
             **{name: str(count) for name, count in sorted(self._counts.items())},
         }
 

@@ -34,8 +34,8 @@ class Reading:
     messages: int
     scanned: int
     """of them, by compiled code"""
-    broker_time: int | None
-    """of the last one, ms since 1970; None without any"""
+    broker_times: dict[str, int]
+    """of the last one of each partition, ms since 1970"""
     identities_bytes: int
     """what the slot's tables of identities had in memory at its last snapshot"""
 

@@ -7,14 +7,11 @@ from typing import Any
 import redis
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from processor.patience import Patience, PatientWriter
+from processor.patience import TRY_SECONDS, Patience, PatientWriter
 from processor.telemetry import Telemetry
 from sales import rollups
 from sales.board import BoardWriter, Tick
 from sales.rollups import Rollup
-
-FLUSH_SECONDS = 10.0
-"""How long a snapshot waits for rollups to be acknowledged before they are written again."""
 
 
 class ElsewhereSink(FixedPartitionedSink[Any, None]):
@@ -67,9 +64,9 @@ class _BoardPartition(StatefulSinkPartition[Tick, None]):
         tick = _together(values)
 
         def publish() -> None:
-            started = time.monotonic()
+            started, worked = time.monotonic(), time.process_time()
             self._board.publish(tick, time.monotonic_ns() // 1_000_000)
-            self._telemetry.published(time.monotonic() - started)
+            self._telemetry.published(time.monotonic() - started, time.process_time() - worked)
 
         self._patience.outlast("Redis", redis.RedisError, publish)
 
@@ -118,7 +115,7 @@ class _RollupsPartition(StatefulSinkPartition[Rollup, None]):
 
     def snapshot(self) -> None:
         """Before an epoch ends, its records are acknowledged."""
-        self._writer.flush(FLUSH_SECONDS)
+        self._writer.flush(TRY_SECONDS)
 
     def close(self) -> None:
         """Gives back the connection."""

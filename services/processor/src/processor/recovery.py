@@ -25,7 +25,7 @@ from processor.lost import WAY_OUT
 _STORE_FAILED = re.compile(r'SqliteFailure\(Error { code: (?P<code>\w+)(?:.*Some\("(?P<words>[^"]*)"\))?')
 """How the engine tells that SQLite refused it: in the text of a RuntimeError, after a panic."""
 
-_FORMAT = 3
+_FORMAT = 4
 
 LOCK_SECONDS = 2.0
 """How long the lock is waited for: when the first process of a cluster is killed, the others follow a moment later."""

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from processor.cells import ListedNames, Names
 from processor.grouping import Int64s
+from processor.scopes import Scopes
 
 PREFIX_BYTES = 8
 
@@ -43,13 +44,13 @@ class Register:
         """The slot of each row's name, a new one if need be; holds it so many times more."""
         self.assigned = []
         found = self._find(names, codes)
-        slots: Int64s = found.slot_of[codes]
+        slots = found.slots(codes)
         if (slots < 0).any():
             for code in np.unique(codes[slots < 0]).tolist():
                 name = names.text(code)
                 slot = self._slot_of.get(name)
                 found.link(code, self._assign(name) if slot is None else slot)
-            slots = found.slot_of[codes]
+            slots = found.slots(codes)
             if self.size > len(self._held):
                 grown = np.zeros(max(64, 2 * len(self._held), self.size), dtype=np.int64)
                 grown[: len(self._held)] = self._held
@@ -71,8 +72,7 @@ class Register:
 
     def slots(self, names: Names, codes: Int64s) -> Int64s:
         """The slot of each name, -1 where it has none."""
-        slots: Int64s = self._find(names, codes).slot_of[codes]
-        return slots
+        return self._find(names, codes).slots(codes)
 
     def taken(self) -> Int64s:
         """The slots of all names."""
@@ -103,6 +103,7 @@ class Register:
             known = self._found[id(names)] = _Found(names)
             if len(self._found) > _DICTIONARIES:
                 self._found.popitem(last=False)
+        self._found.move_to_end(id(names))
         known.reach(int(codes.max()) + 1 if len(codes) else 0)
         return known
 
@@ -112,7 +113,7 @@ class Register:
         if found is None or found.names is not names:
             found = self._listed = _Found(names)
             found.reach(len(names.names))
-        for code in np.unique(codes[found.slot_of[codes] < 0]).tolist():
+        for code in np.unique(codes[found.slots(codes) < 0]).tolist():
             slot = self._slot_of.get(names.names[code])
             if slot is not None:
                 found.link(code, slot)
@@ -134,29 +135,48 @@ class Register:
 
 
 class _Found:
-    """Slots of one dictionary's codes, and back, so that a name is looked up once and not with every batch."""
+    """Slots of one dictionary's codes, and back, so that a name is looked up once and not with every batch. Scopes have
+    676 codes for each category, few of which are in use, so theirs are no array."""
 
     def __init__(self, names: Names) -> None:
         self.names = names  # kept alive: its id is the key
-        self.slot_of = np.zeros(0, dtype=np.int64)
+        self._sparse: dict[int, int] | None = {} if isinstance(names, Scopes) else None
+        self._slot_of = np.zeros(0, dtype=np.int64)
         self._code_of = np.zeros(0, dtype=np.int64)
+
+    def slots(self, codes: Int64s) -> Int64s:
+        """Of some codes; -1 where none is known."""
+        if self._sparse is None:
+            slots: Int64s = self._slot_of[codes]
+            return slots
+        get = self._sparse.get
+        return np.fromiter((get(code, -1) for code in codes.tolist()), dtype=np.int64, count=len(codes))
 
     def reach(self, codes: int) -> None:
         """Makes room for codes below a number."""
-        self.slot_of = _stretched(self.slot_of, codes)
+        if self._sparse is None:
+            self._slot_of = _stretched(self._slot_of, codes)
 
     def link(self, code: int, slot: int) -> None:
         """A code's slot."""
         self._code_of = _stretched(self._code_of, slot + 1)
-        self.slot_of[code] = slot
         self._code_of[slot] = code
+        if self._sparse is None:
+            self._slot_of[code] = slot
+        else:
+            self._sparse[code] = slot
 
     def unlink(self, slots: Int64s) -> None:
         """These slots are nobody's any more."""
         known = slots[slots < len(self._code_of)]
         codes = self._code_of[known]
-        self.slot_of[codes[codes >= 0]] = -1
+        codes = codes[codes >= 0]
         self._code_of[known] = -1
+        if self._sparse is None:
+            self._slot_of[codes] = -1
+        else:
+            for code in codes.tolist():
+                del self._sparse[code]
 
 
 def _stretched(numbers: Int64s, length: int) -> Int64s:

@@ -35,7 +35,6 @@ from processor.columns import (
 )
 from processor.texts import Key
 from sales.compiled import (
-    PADDING,
     byte_at,
     compiled,
     int_at,
@@ -48,7 +47,8 @@ from sales.compiled import (
     trailing_zeros,
     word_at,
 )
-from sales.rules import MAX_AMOUNT
+from sales.memory import PADDING
+from sales.rules import MAX_AMOUNT, MAX_MESSAGE_BYTES, MAX_NAME, MAX_TEXT
 
 HEADER_WORDS = 9
 SLOTS, MASK, HASHES, ENDS, ARENA, COUNT, USED, ROOM, CODES = (8 * word for word in range(HEADER_WORDS))
@@ -618,7 +618,10 @@ def _scan_order(
         if byte_at(place) != 44:
             return NOT_MINE
         place += 1
-    if _skip(place + 1) != end or seen & _ORDER_NEEDS != _ORDER_NEEDS:
+    place += 1
+    while place < end and byte_at(place) in (32, 10, 13, 9):  # not `_skip`: what follows may look like white space
+        place += 1
+    if place != end or seen & _ORDER_NEEDS != _ORDER_NEEDS:
         return NOT_MINE
     put_long(orders + 8 * (FLAGS * height + column), flags)
     put_long(orders + 8 * (LINES * height + column), count)
@@ -678,7 +681,7 @@ def scan(
     for message in range(first, len(value_starts)):
         key_start = key_starts[message]
         found = NOT_MINE
-        if key_start >= 0:
+        if key_start >= 0 and value_ends[message] - value_starts[message] <= MAX_MESSAGE_BYTES:
             found = _scan_order(
                 data + value_starts[message],
                 data + value_ends[message],
@@ -710,6 +713,10 @@ def no_memos(products: int) -> npt.NDArray[np.uint8]:
     return np.zeros((min(1 << max(10, (4 * products).bit_length()), MOST_MEMOS), MEMO_BYTES), dtype=np.uint8)
 
 
+_LONGEST = 4 * max(MAX_TEXT, MAX_NAME)
+"""Bytes of a text, at most."""
+
+
 class ScannedDictionary:
     """A `Dictionary` whose texts are bytes in one piece of memory, found by their hash; the scanner adds to it. Two
     slots, eight bytes of a hash, eight of a place and the text itself are all that a text costs."""
@@ -732,9 +739,11 @@ class ScannedDictionary:
         """The address that the scanner gets; growing does not move it."""
         return int(self._header.ctypes.data)
 
-    def grow(self) -> None:
-        """Makes room for twice as many codes and bytes."""
-        self._grow(codes=2 * len(self._hashes), room=2 * int(self._header[ROOM // 8]))
+    def make_room(self) -> None:
+        """Makes room for twice as many codes and bytes, if there might be none for another text."""
+        used, room = int(self._header[USED // 8]), int(self._header[ROOM // 8])
+        if len(self) == len(self._hashes) or used + _LONGEST > room:
+            self._grow(codes=2 * len(self._hashes), room=2 * room)
 
     def code(self, text: str) -> int:
         """The text's number, a new one if need be."""
@@ -744,7 +753,7 @@ class ScannedDictionary:
             code = int(code_of(place.ctypes.data, len(raw), *self._keys, self.header))
             if code != NO_ROOM:
                 return code
-            self.grow()
+            self.make_room()
 
     def text(self, code: int) -> str:
         """The text of a number."""

@@ -23,7 +23,7 @@ from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
 from sales import dead_letters
 from sales.rejections import Rejection
-from sales.streams import Readable, Writer, format_position
+from sales.streams import PositionLostError, Readable, StreamError, Writer, format_position
 from sales.streams.packed import Packed, PackedReader
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.005
 """How soon a slot that has read everything looks again: well below a tick, and not at once, because a sum costs half a
 millisecond however few orders are in it."""
+
+TAKE_BYTES = 32 * 1024 * 1024
+"""A sum takes in no further messages when theirs are so many bytes: large orders make short sums, and not gigabytes."""
 
 HEARTBEAT_SECONDS = 0.5
 """How often lags are told while nothing arrives."""
@@ -153,6 +156,8 @@ class DeadLetterWatch:
         Raises:
             TooManyDeadLettersError: the share is above its limit, over at least WATCHED_MESSAGES messages.
         """
+        if not messages:
+            return
         self._runs.append((messages, dead))
         self._messages += messages
         self._dead += dead
@@ -244,17 +249,26 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
     def _take_on_new(self) -> None:
         """Partitions that were added to the stream since, from their oldest message."""
         new = [name for name in self._reader.partitions()[self._mine] if name not in self._after]
-        if new:
+        if not new:
+            return
+        try:
             self._reader.add(dict.fromkeys(new))
-            self._after.update(dict.fromkeys(new))
-            log.info("reading new partitions too: %s", " ".join(new))
+        except PositionLostError:
+            raise
+        except StreamError as fault:  # nothing was added; it is tried again
+            log.warning("new partitions %s can't be read yet: %s", " ".join(new), fault)
+            return
+        self._after.update(dict.fromkeys(new))
+        log.info("reading new partitions too: %s", " ".join(new))
 
     def _polled(self) -> Iterator[Packed]:
-        """What there is, up to so many messages."""
-        room = self._poll_records
-        while room > 0 and (runs := self._reader.poll(room, 0)):
-            room -= sum(map(len, runs))
-            yield from runs
+        """What there is, up to so many messages and TAKE_BYTES."""
+        room, size = self._poll_records, 0
+        while room > 0 and size < TAKE_BYTES and (runs := self._reader.poll(room, 0)):
+            for run in runs:
+                room -= len(run)
+                size += int(run.value_ends[-1] - run.value_starts[0])
+                yield run
 
     def _take(self, now: float) -> Partial | None:
         """Sums of the next messages; without any now and then a sum of nothing, with the lags."""
@@ -280,7 +294,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self._send(rejected)
         self._watch.note(sum(map(len, runs)), len(rejected))
         accepted = columns.take(verdicts == Verdict.ACCEPTED)
-        origins = [Origin(f"{self._stream_id}/{run.partition}", run.positions, self._digits) for run in runs]
+        origins = [Origin(self._path(run.partition), run.positions, self._digits) for run in runs]
         partial = self._summarise(accepted, self._decoder.dictionaries, origins)
         self._decoder.bound()
         counts = partial.counts
@@ -295,15 +309,18 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
                 slot=self._name,
                 messages=sum(map(len, runs)),
                 scanned=decoded.scanned,
-                broker_time=max((int(run.broker_times[-1]) for run in runs), default=None),
+                broker_times={self._path(run.partition): int(run.broker_times[-1]) for run in runs},
                 identities_bytes=self._identities_bytes,
             )
         )
         self._after.update((run.partition, int(run.positions[-1])) for run in runs)
-        lags = self._reader.lag()
-        self._caught_up = all(lags.get(name) == 0 for name in self._after)
-        partial.lags.update((f"{self._stream_id}/{name}", lags.get(name)) for name in self._after)
+        lags = self._reader.lag()  # of what is read: a shard that has ended and expired is not among them
+        self._caught_up = all(lag == 0 for lag in lags.values())
+        partial.lags.update((self._path(name), lag) for name, lag in lags.items())
         return partial
+
+    def _path(self, partition: str) -> str:
+        return f"{self._stream_id}/{partition}"
 
     def _send(self, rejected: Sequence[tuple[Packed, Rejection]]) -> None:
         if not rejected:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -35,8 +36,12 @@ class Telemetry:
         self._published: float | None = None
         self.publish_seconds = 0.0
         """what the last tick took to be written"""
-        self._broker_time = 0.0
-        self._behind = False
+        self.publish_worked = 0.0
+        """of that, processor time"""
+        self._reached: dict[str, float] = {}
+        """partition to a time (seconds since 1970) up to which everything was read, as far as is known"""
+        self._behind: set[str] = set()
+        """partitions that are not at their end, or of which that is not known"""
         self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -53,7 +58,9 @@ class Telemetry:
         self._dead_letters = counter("dead_letters", "Dead letters, by reason.", "reason")
         self._late = gauge("late_events", "Events that came after their minute was closed, since the state began.")
         self._lag = gauge("lag_messages", "Messages not yet read; NaN where the wire does not count them.")
-        self._lag_seconds = gauge("lag_seconds", "Age, by broker time, of the last message that was read.")
+        self._lag_seconds = gauge(
+            "lag_seconds", "Of the partition that is furthest behind: age of the last message read, 0 at the end."
+        )
         self._as_of = gauge("as_of_timestamp_seconds", "The time that the numbers speak of.")
         self._newest = gauge("max_event_timestamp_seconds", "The latest event time that was accepted.")
         self._freshness = gauge("freshness_seconds", "Since the board was last written.")
@@ -70,7 +77,7 @@ class Telemetry:
         the slots are not held up by another process of the cluster."""
         self._turned = self._ticking()
 
-    def took(self, counts: Mapping[str, int], readings: Iterable[Reading]) -> None:
+    def took(self, counts: Mapping[str, int], readings: Iterable[Reading], lags: Mapping[str, int | None]) -> None:
         """Some messages were decoded and judged, here or in another process: what a partial sum says of itself."""
         for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("dead_letter", "dead_letters")):
             self._events.labels(outcome).inc(counts[name])
@@ -81,8 +88,15 @@ class Telemetry:
             self._messages.labels("compiled").inc(reading.scanned)
             self._messages.labels("plain").inc(reading.messages - reading.scanned)
             self._identities.labels(reading.slot).set(reading.identities_bytes)
-            if reading.broker_time is not None:
-                self._broker_time = reading.broker_time / 1000
+            for partition, broker_time in reading.broker_times.items():
+                self._reached[partition] = max(self._reached.get(partition, 0.0), broker_time / 1000)
+        for partition, lag in lags.items():
+            if lag == 0:
+                self._reached[partition] = self._now()
+                self._behind.discard(partition)
+            else:
+                self._behind.add(partition)
+                self._reached.setdefault(partition, -inf)
 
     def stands(self, standing: Standing) -> None:
         """Where the numbers stand at a tick."""
@@ -91,12 +105,12 @@ class Telemetry:
         self._late.set(standing.late)
         self._lag.set(float("nan") if standing.lag is None else standing.lag)
         self._products.set(standing.products)
-        self._behind = standing.lag != 0
 
-    def published(self, seconds: float) -> None:
-        """A tick is on the board."""
+    def published(self, seconds: float, worked: float) -> None:
+        """A tick is on the board: after so long, and with so much processor time."""
         self._published = self._ticking()
         self.publish_seconds = seconds
+        self.publish_worked = worked
         self._publish.observe(seconds)
 
     def saved(self, seconds: float, size: int) -> None:
@@ -114,20 +128,23 @@ class Telemetry:
 
     def _not_ready(self) -> str | None:
         since = self._since_published()
-        if since == float("inf"):
+        if since == inf:
             return "nothing is on the board yet"
         if since > READY_SECONDS:
             return f"the board was last written {since:.0f} s ago"
         behind = self._seconds_behind()
+        if behind == inf:
+            return "how far the board is behind the stream is not known"
         if behind > READY_SECONDS:
             return f"the board is {behind:.0f} s behind the stream"
         return None
 
     def _since_published(self) -> float:
-        return float("inf") if self._published is None else self._ticking() - self._published
+        return inf if self._published is None else self._ticking() - self._published
 
     def _seconds_behind(self) -> float:
-        """0 at the stream's end: what was read last may be old when nobody buys."""
-        if not self._behind or not self._broker_time:
-            return 0.0
-        return max(0.0, self._now() - self._broker_time)
+        """Of the partition that is furthest behind; 0 at the stream's end: what was read last may be old when nobody
+        buys. Infinite before anything was heard of one."""
+        if not self._reached:
+            return inf
+        return max((max(0.0, self._now() - self._reached[partition]) for partition in list(self._behind)), default=0.0)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NO_TIPS: Mapping[str, int] = MappingProxyType({})
 """Of no partition it is known when it was at its tip; see `Readable.packed_reader`."""
 
+SILENT_SECONDS = 30.0
+"""What a far side said of its ends is worth so long; afterwards nobody knows how much there is to read."""
+
 
 class StreamError(Exception):
     """The far side can't be reached, refused, or lost something; the message says what, where and what to do."""
@@ -79,9 +82,10 @@ class Polled(Protocol):
         """
         ...
 
-    def lag(self) -> dict[str, int]:
-        """Records not yet read, per partition, as last heard (no call to the far side). A partition where that is not
-        known is left out; on Kinesis, which doesn't count, only 0 at the tip is known."""
+    def lag(self) -> dict[str, int | None]:
+        """Records not yet read, of each partition that is read, as last heard (no call to the far side). None where
+        that is not known, or where nothing was heard for SILENT_SECONDS; on Kinesis, which doesn't count, only 0 at the
+        tip is known."""
         ...
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from sales.streams.kafka_confluent import (
     probe,
 )
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
+from sales.streams.kafka_watched import Watched
 from sales.streams.packed import PackedReader, Packing
 from sales.streams.reaching import reach
 from sales.streams.seldom import Seldom
@@ -62,15 +62,6 @@ COMPILED = ("cramjam", "crc32c", "numba")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Watched:
-    """One incarnation of a topic, as last heard."""
-
-    partitions: list[str]
-    lost: PositionLostError | None = None
-    """it is gone, for good"""
-
-
 class KafkaWire:
     """One Kafka cluster; one connection for questions to it, which several threads may use."""
 
@@ -79,7 +70,7 @@ class KafkaWire:
         self._admin = admin
         # One question at a time: the client's retries keep state that it does not guard.
         self._lock = threading.Lock()
-        self._watched: dict[tuple[str, str], _Watched] = {}
+        self._watched: dict[tuple[str, str], Watched] = {}
         self._watch_lock = threading.Lock()
         """guards the dictionary, and that there is one watching thread"""
         self._watch: threading.Thread | None = None
@@ -185,26 +176,20 @@ class KafkaWire:
             self._watch.join(REQUEST_SECONDS)
         self._admin.close()
 
-    def watch(self, name: str, topic_id: str) -> Callable[[], list[str]]:
-        """What tells this incarnation's partitions as last heard, without waiting, and raises PositionLostError when it
-        is known to be gone. Asks the cluster once, for the first answer.
+    def watch(self, name: str, topic_id: str) -> Watched:
+        """What is known of this incarnation from now on. Asks the cluster once, for the first answer.
 
         The clients don't tell: of a deleted topic one hears nothing, and from one that was deleted and made again they
         read on at the old offset. So a thread asks the cluster every ``WATCH_SECONDS``.
         """
         found = _partitions(self.incarnation(name, topic_id))
         with self._watch_lock:
-            watched = self._watched.setdefault((name, topic_id), _Watched(found))
+            watched = self._watched.setdefault((name, topic_id), Watched(found))
+            watched.heard = time.monotonic()
             if self._watch is None:
                 self._watch = threading.Thread(target=self._ask_for_topics, name="kafka-watch", daemon=True)
                 self._watch.start()
-
-        def tell() -> list[str]:
-            if watched.lost is not None:
-                raise watched.lost
-            return list(watched.partitions)
-
-        return tell
+        return watched
 
     def _ask_for_topics(self) -> None:
         while not self._closing.wait(WATCH_SECONDS):
@@ -212,7 +197,8 @@ class KafkaWire:
                 there = [(key, watched) for key, watched in self._watched.items() if watched.lost is None]
             for (name, topic_id), watched in there:
                 try:
-                    watched.partitions = _partitions(self.incarnation(name, topic_id))
+                    watched.names = _partitions(self.incarnation(name, topic_id))
+                    watched.heard = time.monotonic()
                 except PositionLostError as fault:
                     watched.lost = fault
                 except StreamError as fault:
@@ -313,10 +299,14 @@ class KafkaStream:
         starts = self.starts(after)
         if self._pure_python:
             return PurePythonReader(
-                kafka_python_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
+                kafka_python_settings(self._settings),
+                self._topic,
+                starts,
+                watched=self._watched(),
+                starts_of=self.starts,
             )
         return ConfluentReader(
-            librdkafka_settings(self._settings), self._topic, starts, tell=self._tell(), starts_of=self.starts
+            librdkafka_settings(self._settings), self._topic, starts, watched=self._watched(), starts_of=self.starts
         )
 
     def packed_reader(
@@ -334,7 +324,7 @@ class KafkaStream:
             kafka_python_settings(self._settings),
             self._topic,
             self.starts(after),
-            tell=self._tell(),
+            watched=self._watched(),
             starts_of=self.starts,
         )
 
@@ -351,7 +341,7 @@ class KafkaStream:
                 kafka_python_settings(self._settings),
                 self._topic,
                 group,
-                tell=self._tell(),
+                watched=self._watched(),
                 starts_of=self.starts,
                 on_assigned=on_assigned,
                 on_revoked=on_revoked,
@@ -360,7 +350,7 @@ class KafkaStream:
             librdkafka_settings(self._settings),
             self._topic,
             group,
-            tell=self._tell(),
+            watched=self._watched(),
             starts_of=self.starts,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
@@ -372,7 +362,7 @@ class KafkaStream:
             return PurePythonWriter(kafka_python_settings(self._settings), self._topic)
         return ConfluentWriter(librdkafka_settings(self._settings), self._topic)
 
-    def _tell(self) -> Callable[[], list[str]]:
+    def _watched(self) -> Watched:
         return self._wire.watch(self._topic, self._topic_id)
 
     def starts(self, after: Mapping[str, int | None]) -> dict[int, int]:

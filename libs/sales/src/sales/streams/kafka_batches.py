@@ -18,6 +18,7 @@ from kafka.record import MemoryRecords
 from sales.streams import StreamError
 from sales.streams.kafka_python import Fetching
 from sales.streams.kafka_records import Batch, Memory, batches_of, unpack
+from sales.streams.kafka_watched import Watched
 from sales.streams.packed import Packed
 
 ANSWER_BYTES = 4 * 1024 * 1024
@@ -92,7 +93,7 @@ class BatchesReader(Fetching):
         topic: str,
         starts: Mapping[int, int],
         *,
-        tell: Callable[[], list[str]],
+        watched: Watched,
         starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
     ) -> None:
         self._rests: dict[int, Packed] = {}
@@ -104,7 +105,7 @@ class BatchesReader(Fetching):
         """when the client is called even if no answer has come"""
         self._asked = 0
         """brokers that owed an answer after the last call"""
-        super().__init__(config, topic, starts, tell=tell, starts_of=starts_of)
+        super().__init__(config, topic, starts, watched=watched, starts_of=starts_of)
         self._consumer._fetcher.PartitionRecords = self._answer
 
     def _answer(self, fetch_offset: int, partition: TopicPartition, records: MemoryRecords, **options: Any) -> "Answer":
@@ -117,7 +118,7 @@ class BatchesReader(Fetching):
         if self._failure is not None:
             raise self._failure
         try:
-            self._tell()
+            self._watched.partitions()
             if not self._waiting:
                 self._fetch(timeout)
             return self._hand_out(max_records)
@@ -155,7 +156,7 @@ class BatchesReader(Fetching):
         if run is None:
             taken = _batches_of_a_run(batches, room)
             try:
-                run = unpack(str(number), batches[:taken], self._next[number], self._memory)
+                run, taken = unpack(str(number), batches[:taken], self._next[number], self._memory)
             except StreamError as fault:
                 raise StreamError(f"{self._topic}/{number}: {fault}") from fault
             batches = batches[taken:]
@@ -165,7 +166,7 @@ class BatchesReader(Fetching):
             self._waiting[number] = batches  # at the back, so that a busy partition starves none
         return run
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """Records up to the end that the last fetch heard of; ends of transactions count until they are fetched."""
         for number, offset in self._fetched.items():
             if number not in self._waiting:

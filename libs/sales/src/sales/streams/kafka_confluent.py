@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from sales.settings import StreamSettings
 from sales.streams import AwayError, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
+from sales.streams.kafka_watched import Watched
 from sales.streams.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -196,8 +197,8 @@ def _consumer(config: dict[str, Any]) -> Consumer:
 
 
 class ConfluentReader:
-    """Reads partitions that the caller names, from the offsets it names; ``tell`` gives all of the topic's, and
-    raises when it is gone; ``starts_of`` finds the offsets of positions."""
+    """Reads partitions that the caller names, from the offsets it names; ``watched`` tells of the topic; ``starts_of``
+    finds the offsets of positions."""
 
     def __init__(
         self,
@@ -205,11 +206,11 @@ class ConfluentReader:
         topic: str,
         starts: Mapping[int, int],
         *,
-        tell: Callable[[], list[str]],
+        watched: Watched,
         starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
     ) -> None:
         self._topic = topic
-        self._tell = tell
+        self._watched = watched
         self._starts_of = starts_of
         self._next: dict[int, int] = {}
         self._taken: dict[int, Chunk] = {}
@@ -226,7 +227,7 @@ class ConfluentReader:
 
     def partitions(self) -> list[str]:
         """As the cluster was last asked."""
-        return self._tell()
+        return self._watched.partitions()
 
     def add(self, after: Mapping[str, int | None]) -> None:
         """Asks the cluster whether the positions are there, and reads on; what was fetched ahead stays."""
@@ -243,7 +244,7 @@ class ConfluentReader:
 
         An error stays: what was fetched together with it is not handed out, so going on would leave a gap.
         """
-        self._tell()
+        self._watched.partitions()
         self._check()
         self._taken = {}
         room = max_records
@@ -319,12 +320,12 @@ class ConfluentReader:
                 self._failure = StreamError(f"reading {self._topic} failed: {fault.str()}")
         return records
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """Records up to the end that the last fetch heard of."""
-        lags: dict[str, int] = {}
         if self._closed:
-            return lags
-        for number, position in self._next.items():
+            return {}
+        lags: dict[str, int | None] = dict.fromkeys(map(str, self._next))
+        for number, position in {} if self._watched.is_silent() else self._next.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             if high >= 0:
                 lags[str(number)] = max(0, high - position)
@@ -346,7 +347,7 @@ class ConfluentMember(ConfluentReader):
         topic: str,
         group: str,
         *,
-        tell: Callable[[], list[str]],
+        watched: Watched,
         starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
@@ -367,7 +368,7 @@ class ConfluentMember(ConfluentReader):
             },
             topic,
             {},
-            tell=tell,
+            watched=watched,
             starts_of=starts_of,
         )
 

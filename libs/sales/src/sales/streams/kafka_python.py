@@ -21,6 +21,7 @@ from kafka.structs import OffsetAndMetadata
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
+from sales.streams.kafka_watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def kafka_python_settings(settings: StreamSettings) -> dict[str, Any]:
 
 
 class Fetching:
-    """What a reader is besides ``poll``: fetches partitions that the caller names, from the offsets it names; ``tell``
-    gives all of the topic's, and raises when it is gone; ``starts_of`` finds the offsets of positions."""
+    """What a reader is besides ``poll``: fetches partitions that the caller names, from the offsets it names;
+    ``watched`` tells of the topic; ``starts_of`` finds the offsets of positions."""
 
     settings: ClassVar[dict[str, Any]] = {
         "enable_auto_commit": False,
@@ -98,11 +99,11 @@ class Fetching:
         topic: str,
         starts: Mapping[int, int],
         *,
-        tell: Callable[[], list[str]],
+        watched: Watched,
         starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
     ) -> None:
         self._topic = topic
-        self._tell = tell
+        self._watched = watched
         self._starts_of = starts_of
         self._next: dict[int, int] = {}
         self._waiting: dict[int, list[Any]] = {}
@@ -123,7 +124,7 @@ class Fetching:
 
     def partitions(self) -> list[str]:
         """As the cluster was last asked."""
-        return self._tell()
+        return self._watched.partitions()
 
     def add(self, after: Mapping[str, int | None]) -> None:
         """Asks the cluster whether the positions are there, and reads on; what was fetched ahead stays."""
@@ -151,10 +152,10 @@ class Fetching:
         for partition, records in found.items():
             self._waiting.setdefault(partition.partition, []).extend(records)
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """Records up to the end that the last fetch heard of."""
-        lags = {}
-        for number, position in self._next.items():
+        lags: dict[str, int | None] = dict.fromkeys(map(str, self._next))
+        for number, position in {} if self._watched.is_silent() else self._next.items():
             high = self._consumer.highwater(TopicPartition(self._topic, number))
             if high is not None:
                 lags[str(number)] = max(0, high - position)
@@ -174,7 +175,7 @@ class PurePythonReader(Fetching):
         """The next records; waits for the first one only, at most ``timeout`` seconds."""
         if self._closed:
             raise StreamError(f"the reader of {self._topic} is closed")
-        self._tell()
+        self._watched.partitions()
         if not self._has_waiting():
             self._fetch(timeout)
         chunks: list[Chunk] = []
@@ -220,7 +221,7 @@ class PurePythonMember(PurePythonReader):
         topic: str,
         group: str,
         *,
-        tell: Callable[[], list[str]],
+        watched: Watched,
         starts_of: Callable[[Mapping[str, int | None]], dict[int, int]],
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
@@ -240,7 +241,7 @@ class PurePythonMember(PurePythonReader):
             "partition_assignment_strategy": (RangePartitionAssignor,),
             "session_timeout_ms": round(SESSION_SECONDS * 1000),
         }
-        super().__init__(config | group_config, topic, {}, tell=tell, starts_of=starts_of)
+        super().__init__(config | group_config, topic, {}, watched=watched, starts_of=starts_of)
 
     def _begin(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from sales.compiled import byte_at, compiled, put_long, signed
+from sales.memory import PADDING
 from sales.streams import StreamError
-from sales.streams.packed import PADDING, Packed
+from sales.streams.packed import Packed
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 """base offset, length, leader epoch, magic, sum, attributes, last offset's delta, first and max timestamp, producer's
@@ -47,6 +48,9 @@ BUFFER_BYTES = 8 * 1024 * 1024
 
 BUFFERS = 8
 """So many are kept that nobody looks into."""
+
+FULL_BYTES = 16 * 1024 * 1024
+"""Behind so many bytes of records no further batch is taken in."""
 
 LARGEST_BYTES = 128 * 1024 * 1024
 """No run has more, whatever its batches claim to hold: a few bytes could be decompressed to gigabytes."""
@@ -107,7 +111,7 @@ class Batch:
         """
         if not self.is_control:
             return False
-        key = unpack("", [self], self.base_offset, Memory()).key(0)
+        key = unpack("", [self], self.base_offset, Memory())[0].key(0)
         if key is None or len(key) < _CONTROL_KEY.size:
             raise _corrupt(self.base_offset, "the end of a transaction has no type")
         _, kind = _CONTROL_KEY.unpack_from(key)
@@ -172,8 +176,9 @@ def _batch(whole: memoryview) -> Batch:
     )
 
 
-def unpack(partition: str, batches: Sequence[Batch], start: int, memory: Memory) -> Packed:
-    """The records of consecutive batches from offset ``start`` on: compressed batches may begin before it.
+def unpack(partition: str, batches: Sequence[Batch], start: int, memory: Memory) -> tuple[Packed, int]:
+    """The records of consecutive batches from offset ``start`` on: compressed batches may begin before it. And how many
+    batches these were: fewer than given, where FULL_BYTES are reached.
 
     Raises:
         StreamError: a batch is not what it should be.
@@ -182,7 +187,7 @@ def unpack(partition: str, batches: Sequence[Batch], start: int, memory: Memory)
     columns = np.empty((6, sum(batch.count for batch in batches)), dtype=np.int64)
     data_address, column_address, stride = data.ctypes.data, columns.ctypes.data, columns.strides[0]
     rows = begin = 0
-    for batch, end in zip(batches, ends, strict=True):
+    for batch, end in zip(batches, ends, strict=False):
         rows = take_apart(
             data_address,
             begin,
@@ -201,17 +206,24 @@ def unpack(partition: str, batches: Sequence[Batch], start: int, memory: Memory)
             raise _corrupt(batch.base_offset, "its records don't fit into it")
         begin = end
     key_starts, key_ends, value_starts, value_ends, offsets, times = columns[:, :rows]
-    return Packed(partition, data[: begin + PADDING], key_starts, key_ends, value_starts, value_ends, offsets, times)
+    data[begin : begin + PADDING] = 0
+    whole = data[: begin + PADDING]
+    return Packed(partition, whole, key_starts, key_ends, value_starts, value_ends, offsets, times), len(ends)
 
 
 def _decompressed(batches: Sequence[Batch], memory: Memory) -> tuple[Bytes, list[int]]:
-    """The batches' records one behind the other, PADDING bytes more, and where each batch ends."""
+    """The batches' records one behind the other, PADDING bytes more, and where each batch ends. Not all batches, where
+    these are enough."""
     data = memory.take()
     ends: list[int] = []
     begin = 0
     for batch in batches:
+        if begin >= FULL_BYTES:
+            break
         while (size := _decompress(batch, data.data[begin:-PADDING])) is None:
             if len(data) >= LARGEST_BYTES:
+                if ends:
+                    return data, ends
                 raise _corrupt(batch.base_offset, f"it can't be decompressed, or to more than {LARGEST_BYTES} bytes")
             larger = memory.take(2 * len(data))
             larger[:begin] = data[:begin]

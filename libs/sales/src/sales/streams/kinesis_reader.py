@@ -15,7 +15,16 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import code, passes
-from sales.streams import NO_TIPS, AwayError, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
+from sales.streams import (
+    NO_TIPS,
+    SILENT_SECONDS,
+    AwayError,
+    Checkpoint,
+    Checkpoints,
+    Chunk,
+    PositionLostError,
+    StreamError,
+)
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
@@ -92,6 +101,8 @@ class _Source:
     chunks: deque[Chunk] = field(default_factory=deque)
     records: int = 0
     at_tip: bool = False
+    heard: float = 0.0
+    """when it was last fetched, on a clock that never goes back"""
     finished: bool = False
     paused: bool = False
 
@@ -198,13 +209,15 @@ class KinesisReader:
             self._sources[name] = source
         return taken
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """0 for a shard whose last fetch came to its tip and was handed out."""
+        silent = time.monotonic() - SILENT_SECONDS
         with self._changed:
             return {
                 name: 0
+                if not source.chunks and (source.finished or (source.at_tip and source.heard > silent))
+                else None
                 for name, source in self._sources.items()
-                if not source.chunks and (source.at_tip or source.finished)
             }
 
     def tips(self) -> dict[str, int]:
@@ -325,6 +338,7 @@ class KinesisReader:
             if at_tip and source.after is not None:
                 source.tip = Checkpoint(source.after, began_ms)
             source.at_tip = at_tip
+            source.heard = time.monotonic()
             source.finished = finished
             if finished:
                 self._list_due = started  # its children can be read now

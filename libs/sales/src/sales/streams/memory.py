@@ -258,7 +258,7 @@ class MemoryReader:
             self._after[partition] = chunks[-1].positions[-1]
         return chunks
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """Records not yet read, per partition."""
         with self._stream.changed:
             logs = self._stream.logs

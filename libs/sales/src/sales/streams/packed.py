@@ -7,12 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sales.memory import PADDING
 from sales.streams import Chunk, Reader
 
 Int64s = npt.NDArray[np.int64]
-
-PADDING = 32
-"""Bytes behind the last record that may be read, so that code may look at whole words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +75,7 @@ class PackedReader(Protocol):
         ``timeout`` seconds (0: don't wait)."""
         ...
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """As `Reader.lag`."""
         ...
 
