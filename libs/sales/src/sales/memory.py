@@ -21,3 +21,10 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, KEPT_BYTES // 2)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back() -> None:
+    """Gives what is freed back to the system now, once: after work that took much more than what follows will."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

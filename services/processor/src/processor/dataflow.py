@@ -30,6 +30,7 @@ from processor.source import SlotState
 from processor.telemetry import Telemetry
 from processor.ticking import LEAST_SECONDS, seconds_to_next
 from sales.board import Tick
+from sales.memory import give_back
 from sales.rollups import Rollup
 
 KEY = "sales"
@@ -222,6 +223,7 @@ class SnapshotLog:
             if place.offset == 0:
                 self._dump_bytes = len(payload)
             numbers.load(decode(payload))
+        give_back()
         log.info("%.1f MB of numbers read back in %.3f s", resume_state[1] / 1e6, time.monotonic() - started)
 
     @staticmethod
