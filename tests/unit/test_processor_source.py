@@ -1,4 +1,4 @@
-"""What a slot of the source keeps in its snapshot, and what it takes back from one."""
+"""What a slot of the source takes at once, keeps in its snapshot, and takes back from one."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,9 +7,10 @@ import pytest
 
 from processor.decoding import Decoder, Secrets
 from processor.recovery import RecoveryDirectory
-from processor.source import OrdersSource, Slot, SlotState
+from processor.source import DeadLetterWatch, OrdersSource, Slot, SlotState
 from processor.telemetry import Telemetry
 from sales.rules import Rules
+from sales.streams import StreamError
 from sales.streams.memory import MemoryStream
 from sales.streams.packed import Packing
 
@@ -54,6 +55,60 @@ def a_slot(stream: QuietStream, recovery: RecoveryDirectory, state: SlotState | 
         telemetry=Telemetry(),
     )
     return source.build_part("orders", "slot-0", state)
+
+
+def test_of_large_messages_fewer_are_taken_at_once(
+    stream: QuietStream, recovery: RecoveryDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.source.TAKE_BYTES", 2000)
+    for number in range(21):
+        stream.append(b"k%d" % number, b"x" * 600)
+    slot, taken = a_slot(stream, recovery, None), list[int]()
+    while sum(taken) < 22:
+        taken += [partial.counts["dead_letters"] for partial in slot.next_batch()]
+    slot.close()
+    assert taken == [10, 3, 3, 3, 3], "the first time their size is not known"
+
+
+def test_of_a_slot_without_messages_nothing_grows() -> None:
+    watch = DeadLetterWatch(0.5)
+    watch.note(10, 1)
+    for _ in range(1000):
+        watch.note(0, 0)
+    assert len(watch._runs) == 1
+
+
+class Growing(QuietStream):
+    """Has a partition more, which can't be read the first time."""
+
+    faults = 1
+
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] | None = None) -> Packing:
+        packing = super().packed_reader(after, tips)
+        add = packing.add
+
+        def once_away(after: Mapping[str, int | None]) -> None:
+            if self.faults:
+                self.faults -= 1
+                raise StreamError("no leader yet")
+            add(after)
+
+        packing.add = once_away
+        return packing
+
+
+def test_a_new_partition_that_can_not_be_read_yet_is_asked_for_again(
+    recovery: RecoveryDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.source.PARTITIONS_SECONDS", 0.0)
+    stream = Growing("orders-1", partitions=1, clock=lambda: TIP, gap=0)
+    slot = a_slot(stream, recovery, None)
+    stream.grow(2)
+    slot.next_batch()
+    assert set(slot.snapshot()[0]) == {"0"}
+    slot.next_batch()
+    assert set(slot.snapshot()[0]) == {"0", "1"}
+    slot.close()
 
 
 def test_a_snapshot_says_when_each_partition_was_at_its_tip_and_a_resumed_slot_passes_it_on(

@@ -209,6 +209,8 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         self._telemetry = telemetry
         self._caught_up = False
         self._identities_bytes = 0
+        self._message_bytes = 1
+        """of the messages taken last, in the mean"""
         self._heartbeat_at = 0.0
         self._look_at = time.monotonic() + PARTITIONS_SECONDS
 
@@ -262,13 +264,16 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         log.info("reading new partitions too: %s", " ".join(new))
 
     def _polled(self) -> Iterator[Packed]:
-        """What there is, up to so many messages and TAKE_BYTES."""
-        room, size = self._poll_records, 0
-        while room > 0 and size < TAKE_BYTES and (runs := self._reader.poll(room, 0)):
+        """What there is, up to so many messages and about TAKE_BYTES: as many messages as had room the last time."""
+        taken, size = 0, 0
+        most = min(self._poll_records, max(1, TAKE_BYTES // self._message_bytes))
+        while taken < most and size < TAKE_BYTES and (runs := self._reader.poll(most - taken, 0)):
             for run in runs:
-                room -= len(run)
+                taken += len(run)
                 size += int(run.value_ends[-1] - run.value_starts[0])
                 yield run
+        if taken:
+            self._message_bytes = size // taken + 1
 
     def _take(self, now: float) -> Partial | None:
         """Sums of the next messages; without any now and then a sum of nothing, with the lags."""
