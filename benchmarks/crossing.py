@@ -19,10 +19,10 @@ from generator.clock import SystemClock
 from generator.disturbances import Mix
 from generator.synthetic import SyntheticShop
 from processor.crossing import Arrivals, Departures
-from processor.decoding import Decoder, Secrets
 from processor.numbers import Numbers
 from processor.panes import Origin, summarising
 from sales.board import Keys
+from sales.columnar.decoding import Decoder, Secrets
 from sales.countries import region_table
 from sales.settings import RuleSettings
 from sales.streams import Chunk

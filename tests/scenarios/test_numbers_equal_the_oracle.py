@@ -17,15 +17,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from processor import columns as c
 from processor.crossing import Arrivals, Departures
 from processor.dataflow import SnapshotLog
-from processor.decoding import Decoder, Secrets
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal
 from processor.numbers import Numbers
 from processor.panes import Origin, summarising
 from sales.board import Keys, Tick
+from sales.columnar import columns as c
+from sales.columnar.decoding import Decoder, Secrets
 from sales.countries import REGION_OF
 from sales.rules import Rules
 from sales.streams import Chunk

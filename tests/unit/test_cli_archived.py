@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from processor import columns as c
-from processor.decoding import Decoded, Decoder, Secrets
+from sales.columnar import columns as c
+from sales.columnar.decoding import Decoded, Decoder, Secrets
 from sales.countries import REGION_OF
 from sales.streams.packed import Packed, pack
 from sink import parquet

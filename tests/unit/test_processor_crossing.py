@@ -6,7 +6,7 @@ from processor.cells import Cells, no_cells
 from processor.crossing import Arrivals, Departures
 from processor.labels import LatestNames, position_words
 from processor.panes import CATEGORY_COLUMNS, COUNTRY_COLUMNS, Partial
-from processor.texts import PlainDictionary
+from sales.columnar.texts import PlainDictionary
 
 
 def a_dictionary(*texts: str) -> PlainDictionary:

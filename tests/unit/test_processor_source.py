@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from processor.decoding import Decoder, Secrets
 from processor.recovery import RecoveryDirectory
 from processor.source import DeadLetterWatch, OrdersSource, Slot, SlotState
 from processor.telemetry import Telemetry
+from sales.columnar.decoding import Decoder, Secrets
 from sales.rules import Rules
 from sales.streams import StreamError
 from sales.streams.memory import MemoryStream

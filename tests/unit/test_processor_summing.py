@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import columns as c
 from processor.cells import Cells
-from processor.columns import Columns
 from processor.panes import Origin, Partial, summarising
-from processor.scopes import Scopes
-from processor.texts import Dictionaries, PlainDictionary
+from sales.columnar import columns as c
+from sales.columnar.columns import Columns
+from sales.columnar.scopes import Scopes
+from sales.columnar.texts import Dictionaries, PlainDictionary
 
 NOON = 1_795_176_000_000
 TIMES = st.one_of(st.integers(NOON, NOON + 2_000), st.integers(NOON - 86_400_000, NOON), st.just(NOON), st.just(5))

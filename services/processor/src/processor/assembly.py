@@ -2,10 +2,10 @@
 
 import logging
 
-from processor.decoding import Decoder, Secrets
 from processor.numbers import Numbers
 from processor.settings import ProcessorSettings
 from sales.board import Keys
+from sales.columnar.decoding import Decoder, Secrets
 from sales.countries import region_table
 
 log = logging.getLogger(__name__)

@@ -3,22 +3,14 @@ exact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from processor.grouping import Int64s, group
+from sales.columnar.texts import Names
 
 _WIDE = 8
 """Codes for each row, above which rows are sorted instead of ticked off."""
-
-
-class Names(Protocol):
-    """Texts by number; a `Dictionary` is one."""
-
-    def text(self, code: int) -> str:
-        """The text of a number."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

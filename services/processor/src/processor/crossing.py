@@ -9,11 +9,11 @@ import pickle
 from dataclasses import dataclass
 from typing import Any, cast
 
-from processor.cells import ListedNames, Names
-from processor.countries import COUNTRIES
+from processor.cells import ListedNames
 from processor.panes import Partial
-from processor.scopes import Scopes
-from processor.texts import Dictionary
+from sales.columnar.countries import COUNTRIES
+from sales.columnar.scopes import Scopes
+from sales.columnar.texts import Dictionary, Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from processor.cells import ListedNames, Names
+from processor.cells import ListedNames
 from processor.grouping import Int64s
+from sales.columnar.texts import Names
 
 POSITION_WORDS = 3
 _WORD_BITS = 63

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from processor.cells import Cells, Names, Pane, no_cells
+from processor.cells import Cells, Pane, no_cells
 from processor.grouping import Int64s
 from processor.panes import COUNTRY_COLUMNS
 from processor.register import Register
+from sales.columnar.texts import Names
 from sales.rollups import ALL, Rollup
 from sales.times import format_time
 from sales.windows import MINUTE_MS

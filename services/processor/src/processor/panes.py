@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from processor import columns as c
-from processor.cells import Cells, Names, in_panes, no_cells
-from processor.columns import Columns
-from processor.countries import COUNTRIES, COUNTRY_CODES
+from processor.cells import Cells, in_panes, no_cells
 from processor.grouping import Int64s, greatest, group
 from processor.labels import LatestNames, position_words
-from processor.scopes import cell_codes, scope_codes
-from processor.texts import Dictionaries
+from sales.columnar import columns as c
+from sales.columnar.columns import Columns
+from sales.columnar.countries import COUNTRIES, COUNTRY_CODES
+from sales.columnar.scopes import cell_codes, scope_codes
+from sales.columnar.texts import Dictionaries, Names
 from sales.windows import MINUTE_MS, SECOND_MS
 
 PRODUCT_COLUMNS = ("lines", "units", "revenue")

@@ -5,9 +5,10 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from processor.cells import ListedNames, Names
+from processor.cells import ListedNames
 from processor.grouping import Int64s
-from processor.scopes import Scopes
+from sales.columnar.scopes import Scopes
+from sales.columnar.texts import Names
 
 PREFIX_BYTES = 8
 

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from processor.cells import Cells, Names, Pane, no_cells
+from processor.cells import Cells, Pane, no_cells
 from processor.grouping import Int64s, add_rows, group
 from processor.register import Register
+from sales.columnar.texts import Names
 from sales.windows import Window
 
 

@@ -13,15 +13,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from processor import columns as c
-from processor.columns import Columns, Int64s, Uint64s
-from processor.decoding import Decoder
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal, Place
 from processor.panes import Origin, Partial, Reading, Summarise, summarising
 from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
 from sales import dead_letters
+from sales.columnar import columns as c
+from sales.columnar.columns import Columns, Int64s, Uint64s
+from sales.columnar.decoding import Decoder
 from sales.rejections import Rejection
 from sales.streams import PositionLostError, Readable, StreamError, Writer, format_position
 from sales.streams.packed import Packed, PackedReader

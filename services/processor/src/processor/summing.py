@@ -10,10 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from processor import columns as c
-from processor.cells import Cells, Names, in_panes
-from processor.columns import Columns
-from processor.countries import COUNTRIES, COUNTRY_CODES
+from processor.cells import Cells, in_panes
 from processor.grouping import SPREAD, Int64s
 from processor.labels import LatestNames, position_words
 from processor.panes import (
@@ -25,8 +22,11 @@ from processor.panes import (
     nothing_of,
     reached,
 )
-from processor.scopes import scope_codes
-from processor.texts import Dictionaries
+from sales.columnar import columns as c
+from sales.columnar.columns import Columns
+from sales.columnar.countries import COUNTRIES, COUNTRY_CODES
+from sales.columnar.scopes import scope_codes
+from sales.columnar.texts import Dictionaries, Names
 from sales.compiled import compiled, int_at, long_at, put_int, put_long
 from sales.windows import MINUTE_MS, SECOND_MS
 

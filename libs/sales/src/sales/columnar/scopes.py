@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from processor.cells import Names
-from processor.countries import COUNTRY_CODES, country_text
+from sales.columnar.countries import COUNTRY_CODES, country_text
+from sales.columnar.texts import Names
 from sales.rollups import cell_scope
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from processor import columns as c
-from processor.columns import Columns, Int64s, Uint64s
-from processor.countries import COUNTRY_CODES, country_code
-from processor.scopes import Scopes
-from processor.texts import (
+from sales.columnar import columns as c
+from sales.columnar.columns import Columns, Int64s, Uint64s
+from sales.columnar.countries import COUNTRY_CODES, country_code
+from sales.columnar.scopes import Scopes
+from sales.columnar.texts import (
     DEFAULT_CATEGORY,
     DEFAULT_NAME,
     Dictionaries,
@@ -30,7 +30,7 @@ from sales.rules import EARLIEST_EVENT_TIME_MS, FUTURE_ALLOWANCE_MS, MAX_AMOUNT,
 from sales.streams.packed import Packed
 
 try:
-    from processor import scanner
+    from sales.columnar import scanner
 except ImportError:  # numba has no wheel for this machine, or is not wanted
     scanner = None  # type: ignore[assignment]
 

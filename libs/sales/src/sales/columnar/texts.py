@@ -11,13 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from siphash24 import siphash13
 
-from processor.cells import Names
-
 DEFAULT_NAME, DEFAULT_CATEGORY = "", "Uncategorised"
 """What a line without these fields has; both get the code 0."""
 
 Key = tuple[int, int]
 """The 128-bit key of a hash, as two numbers."""
+
+
+class Names(Protocol):
+    """Texts by number; a `Dictionary` is one."""
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        ...
 
 
 class Dictionary(Protocol):

@@ -11,7 +11,7 @@ Functions take addresses, see `sales.compiled`. Texts become codes of a `Scanned
 import numpy as np
 import numpy.typing as npt
 
-from processor.columns import (
+from sales.columnar.columns import (
     CATEGORY,
     COUNTRY,
     CUSTOMER,
@@ -33,7 +33,7 @@ from processor.columns import (
     UNIT_AMOUNT,
     UNIT_COST,
 )
-from processor.texts import Key
+from sales.columnar.texts import Key
 from sales.compiled import (
     byte_at,
     compiled,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from processor.texts import Dictionaries
+from sales.columnar.texts import Dictionaries
 from sales.orders import discount_amount
 
 Int64s = npt.NDArray[np.int64]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import columns as c
-from processor import scanner
-from processor.decoding import Decoded, Decoder, Secrets
-from processor.texts import Dictionaries, Dictionary, PlainDictionary, text_hash
+from sales.columnar import columns as c
+from sales.columnar import scanner
+from sales.columnar.decoding import Decoded, Decoder, Secrets
+from sales.columnar.texts import Dictionaries, Dictionary, PlainDictionary, text_hash
 from sales.countries import REGION_OF
 from sales.memory import PADDING
 from sales.rules import Rules
@@ -338,7 +338,7 @@ def test_a_dictionary_that_is_full_in_the_middle_of_a_run_grows_and_nothing_is_l
 
 
 def test_dictionaries_begin_anew_when_ids_never_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.decoding.MOST_TEXTS", 1)
+    monkeypatch.setattr("sales.columnar.decoding.MOST_TEXTS", 1)
     decoder = Decoder(RULES, Secrets.of(7))
     for product in ("a", "b", "c"):
         value = json.dumps(an_order(lines=[{"product_id": product, "quantity": 1, "unit_amount": 1}])).encode()
