@@ -2,7 +2,8 @@
 
 Run as a module it is that process. Some things of moto are mended there, all found in 5.2.5: Kinesis records are put
 and read by threads at once without a lock, and each put and each read walks over every record of the shard; DynamoDB
-walks over tables that another thread is writing, and answers 500.
+walks over tables that another thread is writing, and answers 500; S3 looks whether a condition holds and writes
+afterwards, so several writers can win.
 """
 
 import logging
@@ -11,6 +12,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 from tillstream.local.nursery import Child, Nursery
@@ -110,6 +112,22 @@ def _mend_dynamodb() -> None:
     setattr(DynamoHandler, "call_action", call_action)  # noqa: B010 (mypy takes no assignment to a method)
 
 
+def _mend_s3() -> None:
+    from moto.s3.responses import S3Response  # noqa: PLC0415 (only in the server's own process)
+
+    lock = threading.Lock()
+
+    def locked(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return method(*args, **kwargs)
+
+        return call
+
+    for name in ("_key_response_put", "_key_response_post"):
+        setattr(S3Response, name, locked(getattr(S3Response, name)))
+
+
 def main() -> None:
     """Serves on the given port until it is killed."""
     from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 (as above)
@@ -125,6 +143,7 @@ def main() -> None:
 
     _mend_kinesis()
     _mend_dynamodb()
+    _mend_s3()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request would fill the disk
     server = make_server(
         LOOPBACK,
