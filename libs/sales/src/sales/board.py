@@ -154,10 +154,8 @@ class BoardWriter:
         if age_ms > self._ttl * 1000:
             self._complete = False  # this process stood still, and the keys may be gone
         try:
-            if self._complete and not (
-                self._send(tick, self._with_idle(changes), renew=True) if refresh else self._send(tick, changes)
-            ):
-                self._complete = False
+            if self._complete:
+                self._complete = self._send(tick, self._with_idle(changes) if refresh else changes, renew=refresh)
             if not self._complete:
                 self._send(tick, self._everything(), whole=True, renew=True)
                 self._complete = refresh = True

@@ -146,11 +146,11 @@ class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
         """A tick."""
         started, worked = time.monotonic(), time.process_time()
         answers = self._publish()
-        publishing = self._telemetry  # of the tick before: this one's answers are still to be written
+        last = self._telemetry.last_publish  # this tick's answers are still to be written
         soonest = seconds_to_next(
             longest=self._longest,
-            tick=time.monotonic() - started + publishing.publish_seconds,
-            other=(worked - self._worked - publishing.publish_worked) / max(started - self._ticked, LEAST_SECONDS),
+            tick=time.monotonic() - started + last.seconds,
+            other=(worked - self._worked - last.worked) / max(started - self._ticked, LEAST_SECONDS),
         )
         self._ticked, self._worked = started, time.process_time()
         now = datetime.now(UTC)

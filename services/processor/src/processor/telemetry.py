@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -20,6 +21,14 @@ READY_SECONDS = 30.0
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
+class Publish(NamedTuple):
+    """What it took to write one tick to the board."""
+
+    seconds: float
+    worked: float
+    """of processor time, seconds"""
+
+
 class Telemetry:
     """Metrics of one processor. The engine's thread writes; the server's threads read."""
 
@@ -34,10 +43,7 @@ class Telemetry:
         self._ticking = ticking
         self._turned = ticking()
         self._published: float | None = None
-        self.publish_seconds = 0.0
-        """what the last tick took to be written"""
-        self.publish_worked = 0.0
-        """of that, processor time"""
+        self.last_publish = Publish(0.0, 0.0)
         self._reached: dict[str, float] = {}
         """partition to a time (seconds since 1970) up to which everything was read, as far as is known"""
         self._behind: set[str] = set()
@@ -109,8 +115,7 @@ class Telemetry:
     def published(self, seconds: float, worked: float) -> None:
         """A tick is on the board: after so long, and with so much processor time."""
         self._published = self._ticking()
-        self.publish_seconds = seconds
-        self.publish_worked = worked
+        self.last_publish = Publish(seconds, worked)
         self._publish.observe(seconds)
 
     def saved(self, seconds: float, size: int) -> None:
