@@ -216,14 +216,17 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def stands(shop: Shop) -> bool:
-    """Whether the board has gone on by nothing for some snapshots' time."""
-    deadline, accepted = time.monotonic() + 2.0, shop.accepted()
-    while time.monotonic() < deadline:
-        if shop.accepted() != accepted:
-            return False
-        time.sleep(0.02)
-    return True
+def standing(shop: Shop, *, seconds: float) -> Callable[[], bool]:
+    """Tells whether the board has shown the same for so long, as far as it was asked."""
+    since, accepted = time.monotonic(), shop.accepted()
+
+    def told() -> bool:
+        nonlocal since, accepted
+        if (now := shop.accepted()) != accepted:
+            since, accepted = time.monotonic(), now
+        return time.monotonic() - since >= seconds
+
+    return told
 
 
 def metrics(port: int) -> dict[str, float]:
@@ -294,7 +297,7 @@ def test_a_process_that_stands_still_holds_the_others_up_and_nothing_is_lost_or_
     os.kill(further, signal.SIGSTOP)
     until(lambda: state(further) == "T", "stopped: the further process")
     shop.send(3_000)
-    until(lambda: stands(shop), "standing: the board")
+    until(standing(shop, seconds=2.0), "standing: the board")
     assert shop.accepted() < len(shop.sent)
     os.kill(further, signal.SIGCONT)
     shop.is_right()
