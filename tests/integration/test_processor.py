@@ -1,6 +1,7 @@
 """The processor as a whole, on the real engine and a real Redis, with streams in memory that a test can look into."""
 
 import json
+import signal
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from processor import __main__ as processor
 from processor.__main__ import Streams, run
 from processor.settings import ProcessorSettings
 from sales import dead_letters, rollups
@@ -285,3 +287,30 @@ def causes(error: BaseException | None) -> str:
         texts.append(str(error))
         error = error.__cause__ or error.__context__
     return "\n".join(texts)
+
+
+def test_a_redis_that_refuses_us_ends_the_start_at_once_and_is_named(
+    redis_client: "redis.Redis",
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    redis_client.acl_setuser("shop", enabled=True, passwords=["+right"], keys=["*"], categories=["+@all"])
+    wire = MemoryWire()
+    for name in ("orders", "sales-rollups", "orders-dead-letters"):
+        wire.create(name, partitions=1, retention_hours=24)
+    monkeypatch.setattr(processor, "connect", lambda *_settings: wire)
+    where = redis_url.removeprefix("redis://")
+    settings = {"STREAM": "kafka", "RECOVERY_DIR": str(tmp_path), "REDIS_URL": f"redis://shop:guessed@{where}"}
+    for name, value in (settings | {"CONNECT_SECONDS": "5"}).items():
+        monkeypatch.setenv(name, value)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert processor.main() == 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        redis_client.acl_deluser("shop")
+    assert f"Redis at {where.partition('/')[0]} refuses us" in caplog.records[-1].message
+    assert "guessed" not in caplog.text

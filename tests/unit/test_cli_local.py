@@ -1,9 +1,12 @@
 """What is missing on a machine is said in a sentence."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from moto.s3.responses import S3Response
 
 from tillstream.local import aws, kafka, redis
 from tillstream.local.nursery import Nursery
@@ -126,3 +129,22 @@ def test_a_binary_that_does_not_say_its_version_is_named(
 
 def test_free_ports_are_different() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+def test_the_local_s3_answers_one_write_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks whether a condition holds and writes afterwards: two at once could both win."""
+    meeting = threading.Barrier(2)
+
+    def write(_: object) -> bool:  # whether nobody else came in
+        try:
+            meeting.wait(0.2)
+        except threading.BrokenBarrierError:
+            return True
+        return False
+
+    for name in ("_key_response_put", "_key_response_post"):
+        monkeypatch.setattr(S3Response, name, write)
+    aws._mend_s3()
+    with ThreadPoolExecutor(2) as threads:
+        alone = list(threads.map(lambda name: getattr(S3Response, name)(None), ["_key_response_put"] * 2))
+    assert alone == [True, True]

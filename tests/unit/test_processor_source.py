@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from processor.journal import Place
 from processor.recovery import RecoveryDirectory
 from processor.source import DeadLetterWatch, OrdersSource, Slot, SlotState
 from processor.telemetry import Telemetry
@@ -108,6 +109,23 @@ def test_a_new_partition_that_can_not_be_read_yet_is_asked_for_again(
     assert set(slot.snapshot()[0]) == {"0"}
     slot.next_batch()
     assert set(slot.snapshot()[0]) == {"0", "1"}
+    slot.close()
+
+
+class Expired(QuietStream):
+    """Leaves a partition out that is no longer there, as Kinesis does with a shard that has ended and expired."""
+
+    def packed_reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] | None = None) -> Packing:
+        return super().packed_reader({name: place for name, place in after.items() if name in self.logs}, tips)
+
+
+def test_of_a_partition_that_has_expired_no_lag_is_told_and_its_position_is_kept(recovery: RecoveryDirectory) -> None:
+    slot = a_slot(
+        Expired("orders-1", partitions=1, clock=lambda: TIP, gap=0), recovery, ({"0": None, "gone": 7}, Place(1, 0))
+    )
+    (partial,) = slot.next_batch()
+    assert partial.lags == {"orders-1/0": 0}
+    assert slot.snapshot()[0] == {"0": None, "gone": 7}
     slot.close()
 
 
