@@ -127,7 +127,7 @@ def test_an_item_of_another_incarnation_of_the_stream_stays_as_it_is(account: Ac
 def test_malformed_messages_are_counted_and_their_neighbours_stand(account: Account) -> None:
     chunk = a_chunk([an_order("a"), b"{", an_order("b", currency="EUR"), an_order("c")])
     prepared = account.orders_index().prepare(chunk)
-    assert (prepared.content.order_ids, prepared.rejected) == (["a", "c"], 2)
+    assert (prepared.content.order_ids, prepared.rejected) == (["a", "c"], [10, 13])
 
 
 def test_the_largest_orders_that_a_stream_takes_fit_in_items(account: Account) -> None:
@@ -164,7 +164,7 @@ def test_of_rollups_the_highest_version_stands_and_a_stale_one_only_marks_it(acc
     lane = RollupsIndex("index-rollups", account.trends, "USD")
     account.trends.check()
     for start in range(0, len(records), 5):
-        extent = Extent("0", None, 1, [records[start : start + 5]], 5, 0, 0, 0)
+        extent = Extent("0", None, 1, [records[start : start + 5]], 5, [], 0, 0)
         lane.store(extent, threading.Event())
     assert {item["scope"]: item for item in account.scan(account.settings.trends_table)} == {
         "GB/never stale": plain(trend(versions["GB/never stale"][-1], "USD")),
@@ -247,7 +247,7 @@ THROTTLED = "ProvisionedThroughputExceededException"
 
 def extent_of(lane: OrdersIndex, count: int) -> Extent[Any]:
     prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(count)]))
-    return Extent("0", None, 1, [prepared.content], count, 0, 0, 0)
+    return Extent("0", None, 1, [prepared.content], count, [], 0, 0)
 
 
 def test_throttled_items_are_written_later_and_none_is_lost(

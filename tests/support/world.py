@@ -316,7 +316,12 @@ def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple
         objects.append(
             {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": digest_of(table)}
         )
-    done = manifest | {"read": len(inside) + len(malformed), "stored": len(inside), "rejected": len(malformed)}
+    done: dict[str, Any] = manifest | {
+        "read": len(inside) + len(malformed),
+        "stored": len(inside),
+        "rejected": len(malformed),
+    }
+    done |= {"rejected_at": [position_text(place) for place in sorted(malformed)]}
     s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.done", Body=json.dumps(done | {"objects": objects}))
 
 

@@ -43,7 +43,8 @@ class MemoryLane:
 
     def prepare(self, chunk: Chunk) -> Prepared[Rows]:
         rows = list(zip(chunk.positions, chunk.values, strict=True))
-        return Prepared(rows, chunk.values.count(b"bad"), self.weight * chunk.size())
+        bad = [position for position, value in rows if value == b"bad"]
+        return Prepared(rows, bad, self.weight * chunk.size())
 
     def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (one partition)
         self._answer()
@@ -171,7 +172,7 @@ def test_what_was_read_is_stored_and_committed_when_it_stops(
     sink.await_read(3)
     sink.stop()
     [extent] = lane.stored
-    assert (extent.after, extent.end, extent.read, extent.rejected, extent.bytes) == (None, 6, 3, 1, 5)
+    assert (extent.after, extent.end, extent.read, extent.rejected, extent.bytes) == (None, 6, 3, [3], 5)
     assert (committed(checkpoints), sink.fault) == ([6], None)
     assert stream.groups["sink"] == []
 

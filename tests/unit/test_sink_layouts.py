@@ -93,13 +93,13 @@ def test_rows_lie_in_the_folder_of_their_event_hour_under_the_first_position_the
     piece = layout.decode(a_chunk(values, positions=[3, 5, 8, 9, 12]))
     found = [(rows.folder, rows.first_position[-2:], rows.orders) for rows in parquet.spread(layout, [piece.table])]
     assert found == [("orders/dt=2026-11-20/hour=05/", "05", 1), ("orders/dt=2026-11-20/hour=06/", "03", 3)]
-    assert piece.rejected == 1
+    assert piece.rejected == [9]
 
 
 def test_an_extent_of_malformed_messages_alone_has_no_object() -> None:
     layout = orders()
     piece = layout.decode(a_chunk([b"{", b"[]"]))
-    assert (list(parquet.spread(layout, [piece.table])), piece.rejected) == ([], 2)
+    assert (list(parquet.spread(layout, [piece.table])), piece.rejected) == ([], [7, 10])
 
 
 def test_the_same_messages_make_the_same_objects_however_they_were_cut_into_chunks() -> None:
@@ -181,7 +181,7 @@ def test_a_rollup_becomes_a_row_of_its_day_and_what_is_none_is_counted() -> None
     piece = layout.decode(a_chunk(values))
     [rows] = parquet.spread(layout, [piece.table])
     first, last = rows.table.to_pylist()
-    assert (rows.folder, rows.orders, piece.rejected) == ("rollups/dt=2026-11-20/", 2, 3)
+    assert (rows.folder, rows.orders, piece.rejected) == ("rollups/dt=2026-11-20/", 2, [10, 13, 16])
     assert first["minute"] == datetime.datetime(2026, 11, 20, 6, 52)  # noqa: DTZ001 (UTC without a zone)
     assert (first["scope"], first["version"], first["revenue_minor"], first["stale"]) == ("GB/Home", 3, 900, False)
     assert (last["country"], last["stale"]) == (None, True)
@@ -195,7 +195,7 @@ def test_a_dead_letter_keeps_its_bytes_its_own_place_and_that_of_the_message_it_
     piece = layout.decode(a_chunk([dead_letters.encode(letter)[1], broken], positions=[8, 9]))
     [rows] = parquet.spread(layout, [piece.table])
     [row] = rows.table.to_pylist()
-    assert (rows.folder, piece.rejected) == ("dead-letters/dt=2026-11-20/", 1)
+    assert (rows.folder, piece.rejected) == ("dead-letters/dt=2026-11-20/", [9])
     assert (row["stream"], row["partition"], row["position"]) == (STREAM, "3", "00000000000000000041")
     assert (row["raw"], row["raw_bytes"], row["key"], row["reason"]) == (b"\xff{", 2, b"k", "json")
     assert (row["archived_stream"], row["archived_position"]) == (

@@ -6,6 +6,7 @@ last one, several writers can be anywhere in it at one time, and a schedule can 
 """
 
 import io
+import json
 import queue
 import threading
 from collections import Counter
@@ -213,6 +214,7 @@ def check_complete(store: MemoryStore, log: Log) -> None:
         _, inside = log.between(after, int(done.end))
         assert done.read == len(inside) == done.stored + done.rejected
         assert done.rejected == len(log.malformed.intersection(inside))
+        assert done.rejected_at == [f"{position:020d}" for position in inside if position in log.malformed]
         assert done.stored == sum(stored.orders for stored in done.objects)
     assert (chain[-1].end if chain else None) == (f"{log.positions[-1]:020d}" if log.positions else None)
 
@@ -414,6 +416,32 @@ def test_a_done_mark_that_speaks_of_other_rows_is_an_alarm() -> None:
         writer.step("answered")
     assert isinstance(writer.fault, ArchiveError)
     assert "other rows" in str(writer.fault)
+
+
+@pytest.mark.parametrize(
+    ("told", "agreed"),
+    [
+        pytest.param({"rejected_at": ["00000000000000000007"]}, True, id="the same"),
+        pytest.param({"rejected_at": None}, True, id="null"),
+        pytest.param({}, True, id="a mark of before"),
+        pytest.param({"rejected_at": ["00000000000000000005"]}, False, id="another"),
+    ],
+)
+def test_writers_of_one_extent_agree_on_the_messages_that_are_malformed(told: dict[str, Any], agreed: bool) -> None:
+    store, log = MemoryStore(), a_log(0, None)
+    writer = Writer(store, log, [2])
+    for _ in range(5):
+        writer.step("answered")  # up to the done mark
+    key = f"_extents/{STREAM}/0/origin.done"
+    assert key not in store.objects
+    elsewhere = MemoryStore()
+    store_all(elsewhere, log, lengths=[2])
+    mark = json.loads(elsewhere.objects[key][0])
+    del mark["rejected_at"]
+    store.overwrite(key, json.dumps(mark | told).encode())
+    while writer.alive:
+        writer.step("answered")
+    assert isinstance(writer.fault, ArchiveError) is not agreed
 
 
 def test_an_extent_begun_with_other_columns_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
-from sales.streams import Chunk
+from sales.streams import Chunk, format_position
 from sink import extents, parquet
 from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
 from sink.extents import Chain, Done, Head, Pin, StoredObject
@@ -108,7 +108,8 @@ class Archive:
                 end=mine.end,
                 read=extent.read,
                 stored=sum(stored.orders for stored in objects),
-                rejected=extent.rejected,
+                rejected=len(extent.rejected),
+                rejected_at=[format_position(position, self._digits) for position in extent.rejected],
                 objects=objects,
             ),
         )

@@ -43,6 +43,9 @@ crash makes the index read again is the work of seconds; the archive's chain kno
 FIRST_COMMIT_PAUSE_SECONDS = 1.0
 """Before a commit that was not acknowledged is tried again; grows to LONGEST_PAUSE_SECONDS."""
 
+REJECTED_BYTES = 64
+"""What the position of a malformed message takes in memory, an integer of up to 187 bits and its place in a list."""
+
 REPORT_SECONDS = 60.0
 """A line of counts on the log, when something happened."""
 
@@ -63,8 +66,8 @@ class Prepared(Generic[T]):
     """One chunk as the lane holds it until it is stored."""
 
     content: T
-    rejected: int
-    """messages that can't be decoded: counted, not stored"""
+    rejected: list[int]
+    """positions of the messages that can't be decoded: told, not stored"""
     held: int
     """bytes that the content takes in memory: with many small lines some times its messages'"""
 
@@ -78,7 +81,8 @@ class Extent(Generic[T]):
     end: int
     pieces: list[T]
     read: int
-    rejected: int
+    rejected: list[int]
+    """positions of those that can't be decoded, ascending"""
     bytes: int
     """of the messages"""
     held: int
@@ -176,7 +180,7 @@ class _Open(Generic[T]):
     end: int | None = None
     pieces: list[T] = field(default_factory=list)
     read: int = 0
-    rejected: int = 0
+    rejected: list[int] = field(default_factory=list)
     bytes: int = 0
     held: int = 0
     since: float = 0.0
@@ -401,7 +405,7 @@ class Delivery(Generic[T]):
         extent.read += len(chunk)
         extent.rejected += prepared.rejected
         extent.bytes += chunk.size()
-        extent.held += prepared.held
+        extent.held += prepared.held + REJECTED_BYTES * len(prepared.rejected)
         extent.end = chunk.positions[-1]
 
     # Rotation.
@@ -492,7 +496,7 @@ class Delivery(Generic[T]):
         self._uncommitted[partition.name] = extent.end
         self.counts.extents += 1
         self.counts.read += extent.read
-        self.counts.rejected += extent.rejected
+        self.counts.rejected += len(extent.rejected)
 
     def _restart(self, partition: _Partition[T], after: int | None, end: int | None) -> None:
         """Forgets what is held of a partition and reads it on from another place."""

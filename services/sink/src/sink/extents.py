@@ -65,6 +65,9 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     stored: int
     rejected: int
+    rejected_at: list[str] | None = None
+    """the positions of the rejected messages, ascending: each has to be among the dead letters. None: the mark was
+    written before marks held them"""
     objects: list[StoredObject]
 
     def same_rows(self, other: Self) -> bool:
@@ -74,7 +77,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
             objects = sorted((o.key, o.rows, o.orders, o.digest) for o in done.objects)
             return (done.after, done.end, done.read, done.stored, done.rejected, objects)
 
-        return rows(self) == rows(other)
+        untold = self.rejected_at is None or other.rejected_at is None
+        return rows(self) == rows(other) and (untold or self.rejected_at == other.rejected_at)
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

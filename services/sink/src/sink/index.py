@@ -184,7 +184,7 @@ class OrdersIndex:
         decoded = orders.decode(self._rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
         batch = decoded.accepted
         held = ORDER_BYTES * len(batch) + LINE_BYTES * len(batch.product_ids)
-        return Prepared(batch, len(decoded.rejected), held)
+        return Prepared(batch, [rejection.position for rejection in decoded.rejected], held)
 
     def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (any partition starts alike)
         """See ``Lane``: where the group is."""
@@ -224,7 +224,7 @@ class RollupsIndex:
     def prepare(self, chunk: Chunk) -> Prepared[list[Rollup]]:
         """See ``Lane``."""
         found = find_rollups(chunk.values)
-        return Prepared(found.records, len(chunk) - len(found.records), ROLLUP_BYTES * len(found.records))
+        return Prepared(found.records, found.missing(chunk.positions), ROLLUP_BYTES * len(found.records))
 
     def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (any partition starts alike)
         """See ``Lane``: where the group is."""

@@ -27,8 +27,8 @@ class Piece:
     """One chunk's messages, decoded."""
 
     table: pa.Table
-    rejected: int
-    """messages that are no row of the table: malformed"""
+    rejected: list[int]
+    """positions of the messages that are no row of the table: malformed"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +137,7 @@ def orders_layout(rules: Rules, regions: Mapping[str, str], stream: str, digits:
             "position": _positions(batch.positions, digits).take(order),
             "accepted_at": _times(batch.broker_times[batch.line_order]),
         }
-        return Piece(pa.table(columns), rejected=len(decoded.rejected))
+        return Piece(pa.table(columns), rejected=[rejection.position for rejection in decoded.rejected])
 
     return Layout(
         folder="orders",
@@ -205,7 +205,7 @@ def rollups_layout(stream: str, digits: int) -> Layout:
             "position": _positions([chunk.positions[row] for row in rollups.rows], digits),
             "accepted_at": _integers([chunk.broker_times[row] for row in rollups.rows]).cast(TIME),
         }
-        return Piece(pa.table(columns), rejected=len(chunk) - len(found))
+        return Piece(pa.table(columns), rejected=rollups.missing(chunk.positions))
 
     return Layout(
         folder="rollups",
@@ -267,7 +267,7 @@ def dead_letters_layout(stream: str, digits: int) -> Layout:
             "archived_position": _positions([chunk.positions[row] for row in letters.rows], digits),
             "archived_at": _integers([chunk.broker_times[row] for row in letters.rows]).cast(TIME),
         }
-        return Piece(pa.table(columns), rejected=len(chunk) - len(found))
+        return Piece(pa.table(columns), rejected=letters.missing(chunk.positions))
 
     return Layout(
         folder="dead-letters",

@@ -25,6 +25,11 @@ class Found(Generic[R]):
     records: list[R]
     rows: list[int]
 
+    def missing(self, positions: Sequence[int]) -> list[int]:
+        """The positions of the others, out of those of all messages."""
+        here = set(self.rows)
+        return [position for row, position in enumerate(positions) if row not in here]
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
