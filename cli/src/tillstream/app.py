@@ -6,7 +6,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay", "rebuild")
+COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "replay", "rebuild", "dead-letters")
 
 
 def main() -> None:
@@ -23,7 +23,12 @@ def main() -> None:
     app.callback()(_no_options)  # without it typer takes a lone command for the whole program
     wanted = [name for name in COMMANDS if name == sys.argv[1]] if len(sys.argv) > 1 else []
     for name in wanted or COMMANDS:
-        app.command(name)(getattr(import_module(f"tillstream.{name}"), name))
+        word = name.replace("-", "_")
+        command = getattr(import_module(f"tillstream.{word}"), word)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     app(prog_name="tillstream")
 
 

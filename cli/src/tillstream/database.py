@@ -1,16 +1,18 @@
 """DuckDB for one command: the SQL files, on tables and Parquet files of this machine."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
 from tillstream import interrupts
 
 Row = tuple[Any, ...]
+
+T = TypeVar("T")
 
 
 class Database:
@@ -34,22 +36,31 @@ class Database:
 
     def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """The rows that one of the SQL files gives."""
-        text = (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-        return self._execute(text, parameters)
+        return self._guarded(lambda: self._connection.execute(_text(name), parameters).fetchall())
+
+    def stream(self, name: str, parameters: Mapping[str, Any], at_once: int) -> Iterator[Row]:
+        """As `run`, with only so many rows in Python's memory; nothing else can be asked before its end."""
+        self._guarded(lambda: self._connection.execute(_text(name), parameters))
+        while rows := self._guarded(lambda: self._connection.fetchmany(at_once)):
+            yield from rows
 
     def fill(self, table: str, rows: Sequence[Row]) -> None:
         """Adds rows to a table."""
         if rows:
             columns = ", ".join("unnest(?)" for _ in rows[0])
             lists = [list(column) for column in zip(*rows, strict=True)]
-            self._execute(f"INSERT INTO {table} SELECT {columns}", lists)
+            self._guarded(lambda: self._connection.execute(f"INSERT INTO {table} SELECT {columns}", lists))
 
-    def _execute(self, text: str, parameters: Mapping[str, Any] | Sequence[Any] | None) -> list[Row]:
+    def _guarded(self, ask: Callable[[], T]) -> T:
         try:
-            return self._connection.execute(text, parameters).fetchall()
+            return ask()
         except RuntimeError:
             # DuckDB says so when a signal's handler raises, and drops what was raised. Its threads may still be at
             # work, and closing would wait for them.
             self._connection.interrupt()
             interrupts.check()
             raise
+
+
+def _text(name: str) -> str:
+    return (files("tillstream") / "sql" / f"{name}.sql").read_text(encoding="utf-8")

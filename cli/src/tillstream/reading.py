@@ -13,6 +13,7 @@ from rich.console import Console
 from sales.board import BoardError
 from sales.service import EXIT_AWAY
 from sales.streams import StreamError
+from sink.store import StoreError
 from tillstream.interrupts import Interrupted, raised
 from tillstream.stored import NotCoveredError, StoredError
 from tillstream.unheard import unheard
@@ -25,7 +26,7 @@ REDIS_SECONDS = 10.0
 """Redis answers in milliseconds, or not at all."""
 
 AWAY = (NotCoveredError, StreamError, redis.RedisError, BotoCoreError, ClientError)
-UNABLE = (StoredError, BoardError, duckdb.Error, OSError)
+UNABLE = (StoredError, StoreError, BoardError, duckdb.Error, OSError)
 
 Say = Callable[[str], None]
 """Told, now and then, what is being waited for or worked on."""

@@ -3,7 +3,6 @@
 import json
 import re
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,27 +17,22 @@ from boto3.dynamodb.types import TypeDeserializer
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.money import to_decimal
 from sales.orders import decode
-from sales.settings import StreamSettings
-from sales.streams import Chunk, Stream, format_position
-from sales.streams.connect import connect
+from sales.streams import format_position
 from sales.times import INVALID_TIME, format_time, parse_time
 from sink.aws import client
 from sink.records import find_dead_letters
-from tillstream import interrupts
 from tillstream.bounds import bounds
 from tillstream.database import Database, Row
 from tillstream.reading import REDIS_SECONDS, Say
-from tillstream.stored import Extents, Store, hour_folders
+from tillstream.stored import Store, hour_folders
+from tillstream.tail import TailSettings, unstored
 from tillstream.verify import VerifySettings
 
 DEAD_LETTER_DAYS = 2
 """How many days of archived dead letters are looked through, by broker time: today's and yesterday's."""
 
-POLL_RECORDS = 5_000
-POLL_SECONDS = 0.5
 
-
-class TraceSettings(VerifySettings, StreamSettings):
+class TraceSettings(VerifySettings, TailSettings):
     """Everywhere an order may be."""
 
 
@@ -166,7 +160,7 @@ class _Search:
         key, quoted = self.order_id.encode(), _quoted(self.order_id)
         sightings: list[Sighting] = []
         judge = _Judge()
-        for stream, chunk in self._tail(name, timeout):
+        for stream, chunk in unstored(self.settings, name, timeout, self.say, self.searched):
             rows = [i for i in range(len(chunk)) if chunk.keys[i] == key or quoted in chunk.values[i]]
             if not rows:
                 continue
@@ -235,7 +229,7 @@ class _Search:
             if self._is_mine(key, raw)
         ]
         known = {(sighting.stream, sighting.partition, sighting.position) for sighting in sightings}
-        for _, chunk in self._tail(self.settings.dead_letters_stream, timeout):
+        for _, chunk in unstored(self.settings, self.settings.dead_letters_stream, timeout, self.say, self.searched):
             for found in find_dead_letters(chunk.values).records:
                 letter = found.letter
                 place = (letter.stream, letter.partition, letter.position)
@@ -275,36 +269,6 @@ class _Search:
                         except duckdb.Error:
                             self.searched.append(f"but not {key}, which can't be read")
                     return sorted(rows, key=lambda row: row[:3]), keys
-
-    def _tail(self, name: str, timeout: float) -> Iterator[tuple[Stream, Chunk]]:
-        """What is in a stream behind the last ``.done`` marker of each partition, up to its present end."""
-        archive = Store.open(self.settings)
-        wire = connect(self.settings, self.settings)
-        try:
-            stream = wire.open(name)
-            self.say(f"reading what of stream {stream.id} is not stored yet")
-            after: dict[str, int | None] = {}
-            for partition in stream.partitions():
-                extents = Extents(stream.id, partition)
-                archive.extend(extents, since=datetime.now(UTC))
-                after[partition] = None if extents.end is None else int(extents.end)
-            ends = {name: end for name, end in stream.ends().items() if end is not None and name in after}
-            left = {name: end for name, end in ends.items() if (known := after[name]) is None or end > known}
-            deadline = time.monotonic() + timeout
-            reader = stream.reader({partition: after[partition] for partition in left})
-            try:
-                while left and time.monotonic() < deadline:
-                    interrupts.check()
-                    for chunk in reader.poll(POLL_RECORDS, POLL_SECONDS):
-                        if chunk.partition in left and chunk.positions[-1] >= left[chunk.partition]:
-                            del left[chunk.partition]
-                        yield stream, chunk
-            finally:
-                reader.close()
-            unread = f", but for the end of {len(left)} partitions ({timeout:g} s were not enough)" if left else ""
-            self.searched.append(f"stream {stream.id}, what is not stored yet{unread}")
-        finally:
-            wire.close()
 
 
 def _live(settings: TraceSettings) -> LiveNumbers:
