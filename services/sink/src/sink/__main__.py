@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
-from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, leave_at_once, on_signals, start_logging
+from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, Stop, leave_at_once, on_signals, start_logging
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import open_stream, reach
-from sink import aws
+from sink import aws, failpoints
 from sink.archive import Archive
 from sink.checkpoints import S3Checkpoints
 from sink.delivery import Delivery, Lane, Limits
@@ -58,6 +58,10 @@ def main() -> None:
     a far side did not come up."""
     settings = load(SinkSettings)
     start_logging("sink")
+    try:
+        failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
+    except ValueError as error:
+        _fail(error, EXIT_SETTINGS)
     stop = Stop()
     # Before the lanes run there is nothing to finish.
     on_signals(leave_at_once)
@@ -164,6 +168,7 @@ def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
         for kind, (name, layout) in layouts.items():
             source = stream(name)
             of = layout(source.id, source.position_digits)
+            store.abort_leftovers(f"{of.folder}/")
             lane = Archive(f"{ARCHIVE}{kind}", store, of, stream=source.id, digits=source.position_digits, puts=puts)
             add(lane, source, limits)
 

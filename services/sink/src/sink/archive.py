@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from sales.streams import Chunk, format_position
-from sink import extents, parquet
+from sink import extents, failpoints, parquet
 from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
 from sink.extents import Chain, Done, Head, Pin, StoredObject
 from sink.layouts import Layout
@@ -93,12 +93,15 @@ class Archive:
             encoder=parquet.ENCODER,
             schema=self._layout.version,
         )
+        failpoints.passed("pin-before")
         pin = self._pin_first(chain, extent.after, mine)
+        failpoints.passed("pin-after")
         if pin.end != mine.end:
             done = self._done(chain, extent.after)
             return Pinned(int(pin.end)) if done is None else Stored(int(done.end))
         self._check(chain.pin_key(extent.after), pin, mine)
         objects = list(self._write(extent, abandoned))
+        failpoints.passed("done-before")
         self._mark_done(
             chain.done_key(extent.after),
             Done(
@@ -113,7 +116,9 @@ class Archive:
                 objects=objects,
             ),
         )
+        failpoints.passed("done-after")
         self._store.overwrite(chain.head_key, extents.encode(Head(end=mine.end)))
+        failpoints.passed("head-after")
         return Stored(extent.end)
 
     def _chain(self, partition: str) -> Chain:
@@ -187,6 +192,7 @@ class Archive:
 
     def _put(self, key: str, body: pa.Buffer, rows: int, orders: int, digest: str) -> StoredObject:
         size = body.size
+        failpoints.passed("object-before")
         if not self._store.create(key, body.to_pybytes(), {DIGEST: digest}):
             facts = self._store.facts(key)
             found = None if facts is None else facts.metadata.get(DIGEST)
@@ -197,6 +203,7 @@ class Archive:
                     "not marked done: start again with what it was begun with, or remove its objects, but not its pin"
                 )
             size = facts.bytes
+        failpoints.passed("object-after")
         return StoredObject(key=key, rows=rows, orders=orders, bytes=size, digest=digest)
 
     def _mark_done(self, key: str, done: Done) -> None:

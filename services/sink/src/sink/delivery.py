@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from sales.streams import AwayError, Checkpoints, Chunk, Member, Stream, StreamError
 from sales.streams.reaching import backoff
+from sink import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -291,6 +292,7 @@ class Delivery(Generic[T]):
     # Assignment: inside poll and close, on the reading thread.
 
     def _on_assigned(self, committed: dict[str, int | None]) -> None:
+        failpoints.passed("claimed")
         self._abandon(committed)
         self._partitions |= {name: _Partition(name, position) for name, position in committed.items()}
         # Found out here, nothing is fetched that would be dropped; if the store is away, the partitions wait for it as
@@ -534,6 +536,7 @@ class Delivery(Generic[T]):
         """Tells the group how far we are. A failure is no loss: what was stored is known, or harmless to repeat."""
         if not self._uncommitted or self._clock() < self._commit_at:
             return
+        failpoints.passed("commit-before")
         try:
             self._member.commit(self._uncommitted)
         except StreamError as error:
@@ -542,6 +545,7 @@ class Delivery(Generic[T]):
             self._commit_at = self._clock() + pause
             log.warning("%s: a commit was not acknowledged, it will be repeated: %s", self._lane.name, error)
         else:
+            failpoints.passed("commit-after")
             self._uncommitted = {}
             self._commit_tries = 0
             self._commit_at = self._clock() + COMMIT_SECONDS

@@ -20,7 +20,7 @@ from sales.orders import Batch
 from sales.rollups import Rollup
 from sales.rules import Rules
 from sales.streams import AwayError, Chunk
-from sink import items
+from sink import failpoints, items
 from sink.delivery import AbandonedError, Extent, Prepared, Start, Stored
 from sink.items import Item, OrderItem, OrderItems
 from sink.records import find_rollups
@@ -102,8 +102,10 @@ class Table:
             if abandoned.is_set():
                 raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
             tried, waiting = waiting[:width], waiting[width:]
+            failpoints.passed("items-before")
             for place, outcome in zip(tried, self._threads.map(self._write, [writes[i] for i in tried]), strict=True):
                 outcomes[place] = outcome
+            failpoints.passed("items-after")
             throttled = [place for place in tried if outcomes[place] is None]
             if not throttled:
                 width, pause = min(MOST_ROUND, 2 * width), FIRST_PAUSE_SECONDS

@@ -1,11 +1,13 @@
 """The object store: S3, or what speaks its protocol."""
 
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
@@ -13,6 +15,12 @@ from botocore.exceptions import ClientError
 from sales import aws_faults
 from sales.streams import AwayError
 from sales.streams.reaching import backoff
+from sink import uploads
+
+log = logging.getLogger(__name__)
+
+WHOLE_BYTES = 16 * 2**20
+"""An object up to this size is one request; a larger one goes in parts."""
 
 CONFLICT_TRIES = 8
 FIRST_CONFLICT_PAUSE_SECONDS = 0.05
@@ -37,7 +45,8 @@ class ObjectFacts:
 
 
 class Store(Protocol):
-    """Objects by key. Every call blocks for one bounded request (and its few retries).
+    """Objects by key. Every call blocks for one bounded request (and its few retries); ``create`` of a large object for
+    one each part.
 
     Raises, all of them:
         AwayError: no answer now; whether a write took place is unknown.
@@ -78,7 +87,35 @@ class S3Store:
 
     def create(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
         """See ``Store``."""
+        if len(body) > WHOLE_BYTES:
+            return self.create_in_parts(key, body, metadata)
         return self._put(key, body, Metadata=dict(metadata or {}), IfNoneMatch="*")
+
+    def create_in_parts(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
+        """``create``, of an object of any size but zero."""
+        where = {"Bucket": self._bucket, "Key": self._prefix + key}
+        try:
+            return self._conditionally(
+                f"PUT {self._prefix}{key} in parts", lambda: uploads.create(self._client, where, body, metadata or {})
+            )
+        except _UploadGoneError as error:
+            if self.facts(key) is None:
+                raise AwayError(str(error)) from error
+            return False
+
+    def abort_leftovers(self, folder: str) -> None:
+        """Aborts what crashes left of uploads in parts, below a folder. Never fails: a store that does not list them,
+        or not now, has its lifecycle rule."""
+        prefix = self._prefix + folder
+        try:
+            aborted = uploads.abort_leftovers(self._client, self._bucket, prefix, datetime.now(UTC))
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
+            log.warning(
+                "%s: unfinished uploads below %s are left to its lifecycle rule: %s", self.address, prefix, error
+            )
+            return
+        if aborted:
+            log.info("%s: %d unfinished uploads below %s aborted", self.address, aborted, prefix)
 
     def overwrite(self, key: str, body: bytes) -> None:
         """See ``Store``."""
@@ -128,18 +165,30 @@ class S3Store:
             raise self._explain(error, "HEAD") from error
 
     def _put(self, key: str, body: bytes, **conditions: Any) -> bool:
-        """A conditional write; False when the condition does not hold."""
+        """A conditional write in one request; False when the condition does not hold."""
+        where = {"Bucket": self._bucket, "Key": self._prefix + key}
+        return self._conditionally(
+            f"PUT {self._prefix}{key}",
+            lambda: self._client.put_object(**where, Body=body, **conditions),
+            missing_is_other="IfMatch" in conditions,
+        )
+
+    def _conditionally(self, what: str, write: Callable[[], object], *, missing_is_other: bool = False) -> bool:
+        """A conditional write, from its beginning again while another writer is under way; False when the condition
+        does not hold."""
         for attempt in range(CONFLICT_TRIES):
             try:
-                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=body, **conditions)
+                write()
             except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
                 if isinstance(error, ClientError) and aws_faults.status(error) == 412:
                     return False
-                if "IfMatch" in conditions and _is_missing(error):
+                if missing_is_other and _is_missing(error):
                     return False
+                if isinstance(error, ClientError) and aws_faults.code(error) == "NoSuchUpload":
+                    raise _UploadGoneError(f"{self.address}: {what}: {error}") from error
                 conflict = isinstance(error, ClientError) and aws_faults.status(error) == 409
                 if not conflict or attempt == CONFLICT_TRIES - 1:
-                    raise self._explain(error, f"PUT {self._prefix}{key}") from error
+                    raise self._explain(error, what) from error
                 time.sleep(backoff(attempt, FIRST_CONFLICT_PAUSE_SECONDS, LONGEST_CONFLICT_PAUSE_SECONDS))
             else:
                 return True
@@ -158,39 +207,46 @@ class S3Store:
         return StoreError(message)
 
 
+class _UploadGoneError(Exception):
+    """An upload was there and is not: completed by a request whose answer was lost, or aborted by somebody."""
+
+
 def _is_missing(error: Exception) -> bool:
     # HEAD has no body, so its code is the bare status. A missing bucket is no missing object.
     return isinstance(error, ClientError) and aws_faults.code(error) in ("NoSuchKey", "404", "NotFound")
 
 
 def probe(store: S3Store) -> None:
-    """Lets several writers create one object at one time, and expects exactly one to win.
+    """Lets several writers create one object at one time, in one request and in parts, and expects exactly one to win.
 
-    The archive's promise hangs on this; some stores ignored the condition, or let several win under load.
+    The archive's promise hangs on this; some stores ignored the condition, or let several win under load, or keep it
+    for one way of writing and not for the other.
 
     Raises:
         StoreError: none or several won.
         AwayError: no answer now.
     """
-    wins = [_race(store) for _ in range(PROBE_ROUNDS)]
-    # A round may have no winner: when the answer to the winner was lost, its second try found its own object.
-    if max(wins) != 1:
-        raise StoreError(
-            f"{store.address} let {max(wins)} of {PROBE_WRITERS} concurrent writers create one object: it does not "
-            "keep `If-None-Match: *`, so nothing could be written exactly once; use AWS S3 or a store that keeps it"
-        )
+    for how, create in (("", store.create), (" in parts", store.create_in_parts)):
+        wins = [_race(store, create) for _ in range(PROBE_ROUNDS)]
+        # A round may have no winner: when the answer to the winner was lost, its second try found its own object.
+        if max(wins) != 1:
+            raise StoreError(
+                f"{store.address} let {max(wins)} of {PROBE_WRITERS} concurrent writers create one object{how}: it "
+                "does not keep `If-None-Match: *`, so nothing could be written exactly once; use AWS S3 or a store "
+                "that keeps it"
+            )
 
 
-def _race(store: S3Store) -> int:
+def _race(store: S3Store, create: Callable[[str, bytes], bool]) -> int:
     """How many of several writers were told that they created the same object."""
     key = f"_probe/{uuid.uuid4().hex}"
     together = threading.Barrier(PROBE_WRITERS)
 
-    def create(writer: int) -> bool:
+    def write(writer: int) -> bool:
         together.wait()
-        return store.create(key, b"%d" % writer)
+        return create(key, b"%d" % writer)
 
     with ThreadPoolExecutor(PROBE_WRITERS) as writers:
-        won = sum(writers.map(create, range(PROBE_WRITERS)))
+        won = sum(writers.map(write, range(PROBE_WRITERS)))
     store.delete(key)
     return won
