@@ -1,21 +1,15 @@
 """Every position is stored exactly once, whatever crashes, wakes up late or gets no answer.
 
 Writers read one partition and store its extents through the real ``Archive``. Each runs until it asks the store for
-something, and then waits for the test to say what becomes of that request: so every arrow of the protocol can be the
-last one, several writers can be anywhere in it at one time, and a schedule can be repeated.
+something, and then waits for the test to say what becomes of that request.
 """
 
-import io
 import json
-import queue
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,89 +17,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sales.countries import REGION_OF
 from sales.streams import AwayError
-from sink import extents
 from sink.archive import Archive, ArchiveError
 from sink.delivery import Extent, Pinned, Start, Stored
-from sink.extents import Done
 from sink.layouts import orders_layout
-from sink.store import ObjectFacts
-from support.sinking import EVENT_TIME, HOUR_MS, RULES, STREAM, Inline, MemoryStore, a_chunk, an_order
+from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
+from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk, an_order
 
 DIGITS = 20
 LAYOUT = orders_layout(RULES, REGION_OF, STREAM, DIGITS)
-STEP_SECONDS = 30
-
-Fate = Literal["answered", "lost request", "lost answer", "crash before", "crash after"]
 
 
-@dataclass
-class Log:
-    """One partition, longer with every append; positions have gaps."""
-
-    values: list[bytes] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    malformed: set[int] = field(default_factory=set)
-
-    def append(self, hour: int | None) -> None:
-        """An order of that hour; None: something malformed."""
-        position = self.positions[-1] + 1 + len(self.positions) % 3 if self.positions else 5
-        self.positions.append(position)
-        if hour is None:
-            self.malformed.add(position)
-            self.values.append(b"{")
-        else:
-            self.values.append(an_order(f"o-{position}", event_time=EVENT_TIME - hour * HOUR_MS))
-
-    def between(self, after: int | None, end: int | None, limit: int | None = None) -> tuple[list[bytes], list[int]]:
-        places = [
-            place
-            for place, position in enumerate(self.positions)
-            if (after is None or position > after) and (end is None or position <= end)
-        ][:limit]
-        return [self.values[place] for place in places], [self.positions[place] for place in places]
-
-
-class CrashError(BaseException):
-    """The process ends here."""
-
-
-class GatedStore(MemoryStore):
-    """One writer's connection to the shared store: every request waits for its fate."""
-
-    def __init__(self, shared: MemoryStore, writer: "Writer") -> None:
-        super().__init__()
-        self._shared = shared
-        self._writer = writer
-
-    def _request(self, act: Any) -> Any:
-        fate = self._writer.ask()
-        if fate == "crash before":
-            raise CrashError
-        if fate == "lost request":
-            raise AwayError("no answer")
-        result = act()
-        if fate == "crash after":
-            raise CrashError
-        if fate == "lost answer":
-            raise AwayError("no answer")
-        return result
-
-    def create(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-        return bool(self._request(lambda: self._shared.create(key, body, metadata)))
-
-    def overwrite(self, key: str, body: bytes) -> None:
-        self._request(lambda: self._shared.overwrite(key, body))
-
-    def read(self, key: str) -> bytes | None:
-        body: bytes | None = self._request(lambda: self._shared.read(key))
-        return body
-
-    def facts(self, key: str) -> ObjectFacts | None:
-        facts: ObjectFacts | None = self._request(lambda: self._shared.facts(key))
-        return facts
-
-
-class Writer:
+class Writer(Fated):
     """A process that stores the partition: starts from the chain, then extent after extent, each of the length that
     its clock happens to choose."""
 
@@ -113,53 +35,23 @@ class Writer:
         self._log = log
         self._lengths = lengths
         self._archive = archive(GatedStore(shared, self))
-        self._fates: queue.Queue[Fate] = queue.Queue()
-        self._events: queue.Queue[str] = queue.Queue()
-        self.fault: BaseException | None = None
-        self.alive = True
-        self._crashed = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._await()
+        super().__init__()
 
-    def ask(self) -> Fate:
-        """From the writer's thread: waits for the fate of a request."""
-        if self._crashed:
-            raise CrashError  # other requests of the same process
-        self._events.put("asks")
-        fate = self._fates.get(timeout=STEP_SECONDS)
-        self._crashed = fate.startswith("crash")
-        return fate
-
-    def step(self, fate: Fate) -> None:
-        """Decides on the request that waits, and lets the writer run up to its next one, or its end."""
-        self._fates.put(fate)
-        self._await()
-
-    def _await(self) -> None:
-        if self._events.get(timeout=STEP_SECONDS) == "ends":
-            self._thread.join(STEP_SECONDS)
-            self.alive = False
-
-    def _run(self) -> None:
-        try:
-            start = persistently(partial(self._archive.start, "0", None))
-            after, end = start.after, start.end
-            while True:
-                limit = None if end is not None else self._lengths[0]
-                self._lengths.append(self._lengths.pop(0))
-                values, positions = self._log.between(after, end, limit)
-                if not values:
-                    break
-                extent = extent_of(after, end or positions[-1], values, positions)
-                match persistently(partial(self._archive.store, extent, threading.Event())):
-                    case Stored(stored):
-                        after, end = stored, None
-                    case Pinned(pinned):
-                        end = pinned
-        except (CrashError, ArchiveError) as error:
-            self.fault = error
-        self._events.put("ends")
+    def live(self) -> None:
+        start = persistently(partial(self._archive.start, "0", None))
+        after, end = start.after, start.end
+        while True:
+            limit = None if end is not None else self._lengths[0]
+            self._lengths.append(self._lengths.pop(0))
+            values, positions = self._log.between(after, end, limit)
+            if not values:
+                break
+            extent = extent_of(after, end or positions[-1], values, positions)
+            match persistently(partial(self._archive.store, extent, threading.Event())):
+                case Stored(stored):
+                    after, end = stored, None
+                case Pinned(pinned):
+                    end = pinned
 
 
 def persistently(act: Any) -> Any:
@@ -180,31 +72,9 @@ def extent_of(after: int | None, end: int, values: list[bytes], positions: list[
     return Extent("0", after, end, [piece.table], len(values), piece.rejected, sum(map(len, values)), 0)
 
 
-def stored_positions(store: MemoryStore) -> Counter[int]:
-    """How many objects hold each position."""
-    return Counter(position for key in store.keys("orders/") for position in positions_in(store.objects[key][0]))
-
-
-@lru_cache(maxsize=1_000)
-def positions_in(body: bytes) -> list[int]:
-    """An object's positions; these orders have one line each."""
-    return [int(position) for position in pq.read_table(io.BytesIO(body), columns=["position"])["position"].to_pylist()]
-
-
-def chain_of(store: MemoryStore) -> list[Done]:
-    """The done marks from the origin on."""
-    chain: list[Done] = []
-    name = "origin"
-    while (body := store.read(f"_extents/{STREAM}/0/{name}.done")) is not None:
-        chain.append(extents.decode(body, Done))
-        name = chain[-1].end
-    return chain
-
-
 def check_complete(store: MemoryStore, log: Log) -> None:
     """Everything in the log is stored once, and the chain says so."""
-    good = [position for position in log.positions if position not in log.malformed]
-    assert stored_positions(store) == Counter(good)
+    assert stored_positions(store) == Counter(log.good())
     chain = chain_of(store)
     assert [done.after for done in chain] == [None, *(done.end for done in chain[:-1])][: len(chain)]
     assert len(chain) == len(store.keys(f"_extents/{STREAM}/0/")) // 2  # pins and done marks, and the head
@@ -253,7 +123,7 @@ class Schedules(RuleBasedStateMachine):
         self._sweep()
 
     @precondition(lambda self: self.writers)
-    @rule(which=st.integers(0, 2), fate=st.sampled_from(["lost request", "lost answer", "crash before", "crash after"]))
+    @rule(which=st.integers(0, 2), fate=st.sampled_from(FAULTS))
     def go_wrong(self, which: int, fate: Fate) -> None:
         self.writers[which % len(self.writers)].step(fate)
         self._sweep()
@@ -273,7 +143,7 @@ class Schedules(RuleBasedStateMachine):
 
     def _sweep(self) -> None:
         for writer in self.writers:
-            assert not isinstance(writer.fault, ArchiveError), writer.fault
+            assert writer.fault is None or isinstance(writer.fault, CrashError), writer.fault
         self.writers = [writer for writer in self.writers if writer.alive]
 
 
@@ -283,13 +153,6 @@ Schedules.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 test_every_position_is_stored_exactly_once_under_any_schedule = Schedules.TestCase
-
-
-def a_log(*hours: int | None) -> Log:
-    log = Log()
-    for hour in hours:
-        log.append(hour)
-    return log
 
 
 def finish(writer: Writer) -> None:
@@ -307,7 +170,7 @@ REQUESTS = 12
 """More than an extent over two hours takes: head, done and pin read, then pin, two objects, done, head, and again."""
 
 
-@pytest.mark.parametrize("fate", ["crash before", "crash after", "lost request", "lost answer"])
+@pytest.mark.parametrize("fate", FAULTS)
 @pytest.mark.parametrize("arrow", range(REQUESTS))
 def test_a_fault_at_any_arrow_is_finished_by_the_next_writer_with_another_clock(arrow: int, fate: Fate) -> None:
     store, log = MemoryStore(), a_log(0, 1, None, 0, 1, 2)
