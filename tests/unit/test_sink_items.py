@@ -1,24 +1,28 @@
 """Orders and rollups become the DynamoDB items that the contract names."""
 
-from decimal import Decimal
+import json
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
+from hypothesis import given
 
 from sales import orders
 from sales.countries import REGION_OF
 from sales.orders import Batch
 from sales.rollups import Rollup
+from sales.rules import Rules
 from sink.items import Lowest, OrderItems, rightest, size, trend
 from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order
 
 MAKE = OrderItems(STREAM, 20, "USD", REGION_OF)
 
 
-def batch_of(*values: bytes, positions: list[int] | None = None) -> Batch:
+def batch_of(*values: bytes, positions: list[int] | None = None, rules: Rules = RULES) -> Batch:
     chunk = a_chunk(values, positions=positions)
-    decoded = orders.decode(RULES, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
+    decoded = orders.decode(rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
     assert not decoded.rejected
     return decoded.accepted
 
@@ -130,8 +134,82 @@ def test_an_empty_category_which_an_index_would_refuse_is_mended_at_the_top_only
 
 
 def test_the_size_is_estimated_from_above() -> None:
-    item = lowest_of(an_order(lines=[a_line(product_name="x" * 1_000) for _ in range(100)])).items[0].attributes
-    assert 100_000 < size(item) < 140_000
+    [item] = lowest_of(an_order(lines=[a_line(product_name="é" * 500) for _ in range(100)])).items
+    assert 100_000 < size(item.attributes) < 140_000
+    assert item.size == size(item.attributes)
+
+
+def test_an_item_without_its_lines_is_as_small_as_it_says() -> None:
+    [item] = lowest_of(an_order(lines=[a_line(product_name="x" * 200) for _ in range(1_500)])).items
+    assert item.size == size(item.attributes) < 2_000
+
+
+PLACES = {"USD": 2, "JPY": 0, "KWD": 3}
+LINES = st.fixed_dictionaries(
+    {
+        "product_id": st.text(min_size=1, max_size=3),
+        "product_name": st.text(max_size=5),
+        "category": st.text(max_size=2),
+        "quantity": st.integers(1, 2_000),
+        "unit_amount": st.integers(0, 300_000),
+        "discount_percent": st.integers(0, 100),
+        "unit_cost": st.none() | st.integers(0, 300_000),
+    }
+)
+
+
+@given(
+    st.lists(LINES, min_size=1, max_size=4),
+    st.sampled_from(["sale", "return"]),
+    st.sampled_from(sorted(PLACES)),
+    st.none() | st.integers(-(2**63), 2**63 - 1),
+)
+def test_every_amount_is_what_decimals_make_of_the_message(
+    lines: list[dict[str, Any]], kind: str, currency: str, customer: int | None
+) -> None:
+    value = an_order(type=kind, currency=currency, customer_id=customer, lines=lines)
+    batch = batch_of(value, rules=Rules(currency=currency, countries=REGION_OF.keys()))
+    [made] = OrderItems(STREAM, 20, currency, REGION_OF).of("0", [batch]).items
+    assert {name: plain(made.attributes).get(name) for name in AMOUNTS} == amounts_of(json.loads(value))
+    assert [{name: line.get(name) for name in LINE_AMOUNTS} for line in plain(made.attributes)["lines"]] == [
+        line_amounts_of(line, kind, currency) for line in lines
+    ]
+    texts = [made.attributes["net"]["N"], made.attributes["lines"]["L"][0]["M"]["unit_amount"]["N"]]
+    assert all(Decimal(text).as_tuple().exponent == -PLACES[currency] for text in texts)
+
+
+AMOUNTS = ("sales", "net", "profit", "discount", "customer_id")
+LINE_AMOUNTS = ("quantity", "unit_amount", "discount", "sales", "net", "unit_cost", "profit")
+
+
+def line_amounts_of(line: dict[str, Any], kind: str, currency: str) -> dict[str, Any]:
+    sign, minor = (-1 if kind == "return" else 1), Decimal(1).scaleb(-PLACES[currency])
+    gross = line["quantity"] * line["unit_amount"] * minor
+    net = gross - (gross * line["discount_percent"] / 100).quantize(minor, ROUND_HALF_UP)
+    cost = line["unit_cost"]
+    return {
+        "quantity": sign * line["quantity"],
+        "unit_amount": line["unit_amount"] * minor,
+        "discount": line["discount_percent"],
+        "sales": sign * gross,
+        "net": sign * net,
+        "unit_cost": None if cost is None else cost * minor,
+        "profit": None if cost is None else sign * (net - line["quantity"] * cost * minor),
+    }
+
+
+def amounts_of(order: dict[str, Any]) -> dict[str, Any]:
+    lines = [line_amounts_of(line, order["type"], order["currency"]) for line in order["lines"]]
+    gross, net = sum(line["sales"] for line in lines), sum(line["net"] for line in lines)
+    percent = (100 * (gross - net) / gross).quantize(Decimal("0.01"), ROUND_HALF_UP) if gross else 0
+    costs_known = all(line["profit"] is not None for line in lines)
+    return {
+        "sales": gross,
+        "net": net,
+        "profit": sum(line["profit"] for line in lines) if costs_known else None,
+        "discount": percent,
+        "customer_id": order["customer_id"],
+    }
 
 
 def a_rollup(**changes: Any) -> Rollup:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sales.times import INVALID_TIME, format_time, parse_time, parse_times
+from sales.times import INVALID_TIME, format_time, format_times, parse_time, parse_times
 
 INSTANTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1))  # noqa: DTZ001 (hypothesis adds the zone)
 
@@ -26,6 +26,7 @@ def test_many_at_once_are_the_same_as_one_by_one(moments: list[datetime]) -> Non
     texts = [moment.isoformat(timespec="milliseconds") + "Z" for moment in moments]
     assert parse_times(texts).tolist() == [parse_time(text) for text in texts]
     assert [format_time(ms) for ms in parse_times(texts).tolist()] == texts
+    assert format_times(parse_times(texts)) == texts
 
 
 def test_one_odd_text_among_fixed_ones_is_found() -> None:

@@ -19,6 +19,19 @@ def to_decimal(minor: int, currency: str) -> Decimal:
     return Decimal(minor).scaleb(-exponent(currency))
 
 
+def to_text(minor: int, digits: int) -> str:
+    """Minor units as a decimal number in plain digits, exact: 1234 to ``12.34``, -5 to ``-0.05``.
+
+    Args:
+        minor: the amount.
+        digits: how many digits stand behind the point; see ``exponent``.
+    """
+    if digits == 0:
+        return str(minor)
+    text = str(abs(minor)).zfill(digits + 1)
+    return f"{'-' if minor < 0 else ''}{text[:-digits]}.{text[-digits:]}"
+
+
 def average_minor(total_minor: int, count: int) -> int:
     """Total / count in minor units, half up (towards plus infinity); count > 0."""
     return (2 * total_minor + count) // (2 * count)

@@ -37,6 +37,12 @@ def format_time(ms: int) -> str:
     return (_EPOCH + timedelta(milliseconds=ms)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
+def format_times(times: npt.NDArray[np.int64]) -> list[str]:
+    """``format_time`` of each, worked out in one piece."""
+    texts: list[str] = np.datetime_as_string(times.view("datetime64[ms]"), timezone="UTC").tolist()
+    return texts
+
+
 _FIXED_LAYOUT = len("2026-11-20T08:12:33.123Z")
 
 

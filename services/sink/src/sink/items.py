@@ -28,21 +28,18 @@ An empty category is ``Uncategorised`` at the top (not in ``lines``), because an
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import numpy as np
 
-from sales.money import to_decimal
+from sales.money import exponent, to_text
 from sales.orders import Batch
 from sales.rollups import Rollup
 from sales.streams import format_position
-from sales.times import format_time
+from sales.times import format_times
 
 LARGEST_ITEM_BYTES = 390_000
 """DynamoDB takes 400 KB (409,600 bytes); the size here is an estimate from above, and indexes add a little."""
-
-_CENT = Decimal("0.01")
 
 Attribute = dict[str, Any]
 Item = dict[str, Attribute]
@@ -57,6 +54,8 @@ class OrderItem:
     position: str
     stream: str
     attributes: Item
+    size: int
+    """see ``size``"""
 
 
 class OrderItems:
@@ -73,6 +72,7 @@ class OrderItems:
         self._stream = stream
         self._digits = digits
         self._currency = currency
+        self._exponent = exponent(currency)
         self._regions = regions
 
     def of(self, partition: str, batches: Iterable[Batch]) -> "Lowest":
@@ -82,8 +82,9 @@ class OrderItems:
         for batch in batches:
             firsts: list[int] = []
             times: dict[str, str] = {}
-            for row, order_id in enumerate(batch.order_ids):
-                event_time = format_time(int(batch.event_times[row]))
+            for row, (order_id, event_time) in enumerate(
+                zip(batch.order_ids, format_times(batch.event_times), strict=True)
+            ):
                 earlier = times.get(order_id) or (found[order_id].event_time if order_id in found else None)
                 if earlier is None:
                     firsts.append(row)
@@ -117,7 +118,7 @@ class OrderItems:
                 "product_name": _text(batch.product_names[largest]),
                 "category": _text(batch.categories[largest] or "Uncategorised"),
                 "sales": self._amount(sign * order_gross),
-                "discount": _number(_percentage(order_gross - order_net, order_gross)),
+                "discount": {"N": _percentage(order_gross - order_net, order_gross)},
                 "net": self._amount(sign * order_net),
                 "currency": _text(self._currency),
                 "stream": _text(self._stream),
@@ -149,13 +150,15 @@ class OrderItems:
                     line["profit"] = self._amount(sign * (net[i] - quantities[i] * costs[i]))
                 details.append({"M": line})
             item["lines"] = {"L": details}
-            if size(item) > LARGEST_ITEM_BYTES:
+            bytes_ = size(item)
+            if bytes_ > LARGEST_ITEM_BYTES:
                 del item["lines"]
                 item["lines_omitted"] = {"BOOL": True}
-            yield OrderItem(order_id, event_time, position, self._stream, item)
+                bytes_ = size(item)
+            yield OrderItem(order_id, event_time, position, self._stream, item, bytes_)
 
     def _amount(self, minor: int) -> Attribute:
-        return _number(to_decimal(minor, self._currency))
+        return {"N": to_text(minor, self._exponent)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ class Lowest:
 
 def trend(rollup: Rollup, currency: str) -> Item:
     """A rollup as it stands in ``SalesTrends``; amounts are decimals in major units."""
+    digits = exponent(currency)
     item: Item = {
         "scope": _text(rollup.scope),
         "minute": _text(rollup.minute),
@@ -176,9 +180,9 @@ def trend(rollup: Rollup, currency: str) -> Item:
         "orders": _number(rollup.orders),
         "returns": _number(rollup.returns),
         "units": _number(rollup.units),
-        "sales": _number(to_decimal(rollup.sales_minor, currency)),
-        "refunded": _number(to_decimal(rollup.refunded_minor, currency)),
-        "revenue": _number(to_decimal(rollup.revenue_minor, currency)),
+        "sales": {"N": to_text(rollup.sales_minor, digits)},
+        "refunded": {"N": to_text(rollup.refunded_minor, digits)},
+        "revenue": {"N": to_text(rollup.revenue_minor, digits)},
         "currency": _text(currency),
         "stale": {"BOOL": rollup.stale},
     }
@@ -202,31 +206,29 @@ def rightest(rollups: Iterable[Rollup]) -> list[Rollup]:
 
 def size(item: Item) -> int:
     """An item's bytes as DynamoDB counts them, rounded up."""
-    return sum(len(name) + _size(attribute) for name, attribute in item.items())
+    total = 0
+    for name, attribute in item.items():
+        for kind, value in attribute.items():  # there is one
+            total += len(name)
+            if kind == "S":
+                total += len(value) if value.isascii() else len(value.encode())
+            elif kind == "N":
+                total += len(value) // 2 + 3
+            elif kind == "L":  # of maps
+                total += 3 + sum(4 + len(element["M"]) + size(element["M"]) for element in value)
+            else:
+                total += 1
+    return total
 
 
-def _size(attribute: Attribute) -> int:
-    [(kind, value)] = attribute.items()
-    match kind:
-        case "S":
-            return len(value.encode())
-        case "N":
-            return len(value) // 2 + 3
-        case "L":
-            return 3 + sum(1 + _size(element) for element in value)
-        case "M":
-            return 3 + sum(1 + len(name) + _size(element) for name, element in value.items())
-        case _:
-            return 1
-
-
-def _percentage(part: int, whole: int) -> Decimal:
-    return Decimal(0) if whole == 0 else (Decimal(100 * part) / Decimal(whole)).quantize(_CENT, ROUND_HALF_UP)
+def _percentage(part: int, whole: int) -> str:
+    """100 x part / whole, half up to two decimals; both at least 0."""
+    return "0" if whole == 0 else to_text((20_000 * part + whole) // (2 * whole), 2)
 
 
 def _text(value: str) -> Attribute:
     return {"S": value}
 
 
-def _number(value: int | Decimal) -> Attribute:
-    return {"N": f"{value:f}" if isinstance(value, Decimal) else str(value)}
+def _number(value: int) -> Attribute:
+    return {"N": str(value)}
