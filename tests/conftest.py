@@ -1,9 +1,9 @@
 """Real servers for tests. Each is looked for in this order, and the last lines of a run say which one was used:
 
 1. an address given by the environment: TEST_REDIS_URL (its database is emptied!), TEST_AWS_ENDPOINT_URL,
-   TEST_KAFKA_BOOTSTRAP_SERVERS;
+   TEST_DYNAMODB_ENDPOINT_URL, TEST_KAFKA_BOOTSTRAP_SERVERS;
 2. a container, when an engine answers and the image is there or can be pulled;
-3. a local process: redis-server or Valkey, moto, Kafka from Maven.
+3. a local process: redis-server or Valkey, moto, DynamoDB Local and Kafka from Maven.
 
 A server that can't be had skips its tests with the reason; TILLSTREAM_REQUIRE (``kafka``, or several with commas)
 makes that an error.
@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 import sink  # noqa: F401 (before any test imports pyarrow: it chooses the memory pool)
 from sales.settings import AwsSettings
 from tillstream.local import aws as local_aws
+from tillstream.local import dynamodb as local_dynamodb
 from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
@@ -78,21 +79,47 @@ def redis_url(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[str]
 
 
 @pytest.fixture(scope="session")
-def aws_endpoint(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[str]:
-    """Kinesis, S3 and DynamoDB; sets credentials that such a server takes, unless there are some."""
+def aws_credentials() -> Iterator[None]:
+    """Those that servers of the AWS protocol take, unless there are some."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in local_aws.environment().items():
             if name not in local_aws.CREDENTIALS or name not in os.environ:
                 patch.setenv(name, value)
-        with _server(
-            request,
-            "aws",
-            given="TEST_AWS_ENDPOINT_URL",
-            # No image: the local process mends two faults of moto's Kinesis, and a container of moto would not.
-            container=lambda _: None,
-            process=lambda: local_aws.start(nursery),
-        ) as address:
-            yield address
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint(request: pytest.FixtureRequest, nursery: Nursery, aws_credentials: None) -> Iterator[str]:
+    """Kinesis, S3 and DynamoDB."""
+    with _server(
+        request,
+        "aws",
+        given="TEST_AWS_ENDPOINT_URL",
+        # No image: the local process mends faults of moto's, and a container of moto would not.
+        container=lambda _: None,
+        process=lambda: local_aws.start(nursery),
+    ) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def dynamodb_endpoint(request: pytest.FixtureRequest, nursery: Nursery, aws_credentials: None) -> Iterator[str]:
+    """DynamoDB alone, nearer to the real one than moto's."""
+    with _server(
+        request,
+        "dynamodb",
+        given="TEST_DYNAMODB_ENDPOINT_URL",
+        container=lambda stack: _container(
+            stack,
+            f"amazon/dynamodb-local:{local_dynamodb.DYNAMODB.version}",
+            8000,
+            lambda host, port: f"http://{host}:{port}",
+            local_dynamodb.answers,
+            env={"DDB_LOCAL_TELEMETRY": "0"},
+        ),
+        process=lambda: local_dynamodb.start(nursery),
+    ) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def start_secure(nursery: Nursery) -> SecureKafka:
     authority, _ = _authority(keys, "authority")
     stranger, _ = _authority(keys, "stranger")
     store = _certificate(keys)
-    java, jars = local_kafka.find_java(), local_kafka.fetch_jars(nursery)
+    java, jars = local_kafka.KAFKA.java(), local_kafka.KAFKA.jars(nursery)
     places: list[int] = []
 
     def command(ports: list[int], folder: Path) -> Sequence[str]:

@@ -48,7 +48,7 @@ def test_a_new_java_is_enough_but_for_maven(tmp_path: Path, says: str) -> None:
 
 def test_with_the_jars_in_the_cache_maven_is_not_missed(tmp_path: Path) -> None:
     a_java(tmp_path, 'openjdk version "21" 2023-09-19')
-    (tmp_path / "cache" / "tillstream" / f"kafka-{kafka.kafka_version()}").mkdir(parents=True)
+    (tmp_path / "cache" / "tillstream" / f"kafka-{kafka.KAFKA.version}").mkdir(parents=True)
     assert kafka.missing() is None
 
 
