@@ -2,17 +2,27 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+from fsspec import AbstractFileSystem
 
 from tillstream import interrupts
 
 Row = tuple[Any, ...]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question gives."""
+
+    columns: list[str]
+    rows: list[Row]
 
 
 class Database:
@@ -36,7 +46,7 @@ class Database:
 
     def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """The rows that one of the SQL files gives."""
-        return self._guarded(lambda: self._connection.execute(_text(name), parameters).fetchall())
+        return self.execute(_text(name), parameters).rows
 
     def stream(self, name: str, parameters: Mapping[str, Any], at_once: int) -> Iterator[Row]:
         """As `run`, with only so many rows in Python's memory; nothing else can be asked before its end."""
@@ -44,12 +54,25 @@ class Database:
         while rows := self._guarded(lambda: self._connection.fetchmany(at_once)):
             yield from rows
 
+    def attach(self, files: AbstractFileSystem) -> None:
+        """Lets it read these files, by their protocol's paths."""
+        self._connection.register_filesystem(files)
+
     def fill(self, table: str, rows: Sequence[Row]) -> None:
         """Adds rows to a table."""
         if rows:
             columns = ", ".join("unnest(?)" for _ in rows[0])
             lists = [list(column) for column in zip(*rows, strict=True)]
-            self._guarded(lambda: self._connection.execute(f"INSERT INTO {table} SELECT {columns}", lists))
+            self.execute(f"INSERT INTO {table} SELECT {columns}", lists)
+
+    def execute(self, text: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Answer:
+        """What a text of SQL gives."""
+
+        def ask() -> Answer:
+            found = self._connection.execute(text, parameters)
+            return Answer([column[0] for column in found.description or ()], found.fetchall())
+
+        return self._guarded(ask)
 
     def _guarded(self, ask: Callable[[], T]) -> T:
         try:

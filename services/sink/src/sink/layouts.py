@@ -63,7 +63,7 @@ class Layout:
         return slots
 
 
-_ORDERS = pa.schema(
+ORDERS = pa.schema(
     [
         ("order_id", pa.string()),
         ("type", pa.string()),
@@ -142,7 +142,7 @@ def orders_layout(rules: Rules, regions: Mapping[str, str], stream: str, digits:
     return Layout(
         folder="orders",
         version=1,
-        schema=_ORDERS,
+        schema=ORDERS,
         repeating=tuple(
             "type country region currency product_id product_name category unit_amount discount_percent unit_cost "
             "stream partition".split()
@@ -154,7 +154,7 @@ def orders_layout(rules: Rules, regions: Mapping[str, str], stream: str, digits:
     )
 
 
-_ROLLUPS = pa.schema(
+ROLLUPS = pa.schema(
     [
         ("minute", TIME),
         ("scope", pa.string()),
@@ -210,7 +210,7 @@ def rollups_layout(stream: str, digits: int) -> Layout:
     return Layout(
         folder="rollups",
         version=1,
-        schema=_ROLLUPS,
+        schema=ROLLUPS,
         repeating=("minute", "scope", "country", "category", "stale", "stream", "partition"),
         time="minute",
         hourly=False,
@@ -219,7 +219,7 @@ def rollups_layout(stream: str, digits: int) -> Layout:
     )
 
 
-_DEAD_LETTERS = pa.schema(
+DEAD_LETTERS = pa.schema(
     [
         ("stream", pa.string()),
         ("partition", pa.string()),
@@ -272,7 +272,7 @@ def dead_letters_layout(stream: str, digits: int) -> Layout:
     return Layout(
         folder="dead-letters",
         version=1,
-        schema=_DEAD_LETTERS,
+        schema=DEAD_LETTERS,
         repeating=("stream", "partition", "reason", "archived_stream", "archived_partition"),
         time="broker_time",
         hourly=False,

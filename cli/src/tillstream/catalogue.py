@@ -1,0 +1,83 @@
+"""What is stored in S3 as tables of a DuckDB in memory: ``orders``, ``rollups``, ``dead_letters``, and ``sales``."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from sales.settings import StoreSettings
+from sink.relations import TABLES, Relation, sales_view
+from tillstream.database import Database
+from tillstream.objects import Objects
+from tillstream.reading import Say
+from tillstream.spans import Span
+
+_TYPES = {
+    pa.string(): "varchar",
+    pa.binary(): "blob",
+    pa.bool_(): "boolean",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.timestamp("ms"): "timestamp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What can be asked, and the objects behind it."""
+
+    database: Database
+    objects: Objects
+
+
+@contextlib.contextmanager
+def open_catalogue(
+    settings: StoreSettings, span: Span, directory: Path, say: Say = lambda _text: None
+) -> Iterator[Catalogue]:
+    """The tables, to be asked and read piece by piece.
+
+    Listing blocks for one request, and one for each thousand objects of a day.
+
+    Args:
+        settings: where the bucket is.
+        span: only the folders of these hours (of rollups and dead letters: days) are there.
+        directory: takes what DuckDB has no memory for.
+        say: hears what goes on.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: S3 stays away or refuses; from questions too.
+    """
+    objects = Objects.at(settings)
+    with Database.open(directory) as database:
+        database.attach(objects)
+        for table in TABLES:
+            say(f"listing {table.folder}")
+            days = [day for day in objects.days(table.folder) if span.touches_day(day)]
+            objects.discover(table.folder, days)
+            if table.hourly:
+                objects.forget(folder for folder in objects.folders(table.folder) if not span.touches_hour(folder))
+            there = bool(objects.folders(table.folder))
+            database.execute(f"CREATE VIEW {table.name} AS {relation(table) if there else _nothing(table)}")
+        database.execute(f"CREATE VIEW sales AS {sales_view()}")
+        try:
+            yield Catalogue(database, objects)
+        except Exception:
+            if objects.fault is not None:
+                raise objects.fault from None
+            raise
+
+
+def relation(table: Relation, folder: str = "") -> str:
+    """A table's rows, or those of one folder below it, as a text of SQL."""
+    partitions = ", ".join(f"{name}: {kind}" for name, kind in table.partitions.items())
+    path = f"{Objects.protocol}://{folder or f'{table.folder}/'}*"
+    return f"SELECT * FROM read_parquet('{path}', hive_partitioning = true, hive_types = {{{partitions}}})"  # noqa: S608 (names of our own)
+
+
+def _nothing(table: Relation) -> str:
+    """No rows, with the table's columns."""
+    kinds = {field.name: _TYPES[field.type] for field in table.schema} | table.partitions
+    columns = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in kinds.items())
+    return f"SELECT {columns} WHERE false"
