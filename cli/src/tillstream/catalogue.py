@@ -59,7 +59,8 @@ def open_catalogue(
             if table.hourly:
                 objects.forget(folder for folder in objects.folders(table.folder) if not span.touches_hour(folder))
             there = bool(objects.folders(table.folder))
-            database.execute(f"CREATE VIEW {table.name} AS {relation(table) if there else _nothing(table)}")
+            rows = f"SELECT * FROM {files(table)}" if there else _nothing(table)  # noqa: S608 (names of our own)
+            database.execute(f"CREATE VIEW {table.name} AS {rows}")
         database.execute(f"CREATE VIEW sales AS {sales_view()}")
         try:
             yield Catalogue(database, objects)
@@ -69,11 +70,11 @@ def open_catalogue(
             raise
 
 
-def relation(table: Relation, folder: str = "") -> str:
-    """A table's rows, or those of one folder below it, as a text of SQL."""
+def files(table: Relation, folder: str = "") -> str:
+    """All listed objects of a table, or those of one folder, as what SQL selects from."""
     partitions = ", ".join(f"{name}: {kind}" for name, kind in table.partitions.items())
     path = f"{Objects.protocol}://{folder or f'{table.folder}/'}*"
-    return f"SELECT * FROM read_parquet('{path}', hive_partitioning = true, hive_types = {{{partitions}}})"  # noqa: S608 (names of our own)
+    return f"read_parquet('{path}', hive_partitioning = true, hive_types = {{{partitions}}})"
 
 
 def _nothing(table: Relation) -> str:

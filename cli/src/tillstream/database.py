@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from tillstream import interrupts
@@ -42,6 +43,7 @@ class Database:
         """
         with duckdb.connect() as connection:
             connection.execute("SET temp_directory = ?", [str(directory / "spill")])
+            connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
             yield cls(connection)
 
     def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
@@ -57,6 +59,14 @@ class Database:
     def attach(self, files: AbstractFileSystem) -> None:
         """Lets it read these files, by their protocol's paths."""
         self._connection.register_filesystem(files)
+
+    def register(self, name: str, batches: pa.RecordBatchReader) -> None:
+        """Makes a table of what comes only once, as it is asked for."""
+        self._connection.register(name, batches)
+
+    def progress(self) -> float:
+        """How much of the call that runs is done, 0 to 1; for other threads than its own. Calls nothing that waits."""
+        return max(0.0, self._connection.query_progress()) / 100
 
     def fill(self, table: str, rows: Sequence[Row]) -> None:
         """Adds rows to a table."""
