@@ -1,15 +1,24 @@
 """`tillstream setup` against real servers: makes what is missing, says so, and does nothing the second time."""
 
+import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
 
 import boto3
 import pytest
+from sqlglot import parse
+from sqlglot.expressions import Select
 
 from sales.settings import AwsSettings
+from sink import glue
 from tillstream.local.server import free_ports, inherited
+
+GLUE_TABLES = ("orders", "rollups", "dead_letters", "sales")
 
 
 @pytest.fixture
@@ -25,6 +34,7 @@ def place(aws_settings: AwsSettings, new_name: Callable[[str], str]) -> dict[str
         "S3_BUCKET": new_name("bucket"),
         "SALES_TABLE": new_name("SalesData"),
         "TRENDS_TABLE": new_name("SalesTrends"),
+        "GLUE_DATABASE": new_name("sales").replace("-", "_"),
         "PARTITIONS": "2",
     }
 
@@ -51,6 +61,8 @@ def test_it_makes_everything_once_and_says_so(place: dict[str, str]) -> None:
         ("bucket", place["S3_BUCKET"]),
         ("table", place["SALES_TABLE"]),
         ("table", place["TRENDS_TABLE"]),
+        ("Glue database", place["GLUE_DATABASE"]),
+        *(("Glue table", f"{place['GLUE_DATABASE']}.{name}") for name in GLUE_TABLES),
     ]
     assert all(made["created"] for made in done)
     assert not any(made["created"] for made in again)
@@ -83,6 +95,79 @@ def test_what_a_failed_run_left_out_is_made_up_for_and_rules_of_others_stay(
     assert setup(place).returncode == 0
     assert rules() == ["somebody's"]
     client.close()
+
+
+def glue_tables(place: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    client = boto3.client("glue", region_name="us-east-1", endpoint_url=place["AWS_ENDPOINT_URL"])
+    tables = client.get_tables(DatabaseName=place["GLUE_DATABASE"])["TableList"]
+    client.close()
+    return {table["Name"]: table for table in tables}
+
+
+def test_athena_finds_each_folder_without_a_crawler(place: dict[str, str]) -> None:
+    assert setup(place | {"S3_PREFIX": "team-a/", "GLUE_SINCE": "2024-02-29"}).returncode == 0
+    tables = glue_tables(place)
+    assert sorted(tables) == sorted(GLUE_TABLES)
+    root = f"s3://{place['S3_BUCKET']}/team-a"
+    templates = {name: table["Parameters"].get("storage.location.template") for name, table in tables.items()}
+    assert templates == {
+        "orders": f"{root}/orders/dt=${{dt}}/hour=${{hour}}/",
+        "rollups": f"{root}/rollups/dt=${{dt}}/",
+        "dead_letters": f"{root}/dead-letters/dt=${{dt}}/",
+        "sales": None,
+    }
+    orders = tables["orders"]
+    assert orders["Parameters"]["projection.dt.range"] == "2024-02-29,NOW+1DAYS"
+    assert orders["Parameters"]["projection.hour.digits"] == "2"
+    assert orders["PartitionKeys"] == [{"Name": "dt", "Type": "string"}, {"Name": "hour", "Type": "int"}]
+    kinds = {column["Name"]: column["Type"] for column in orders["StorageDescriptor"]["Columns"]}
+    assert (kinds["event_time"], kinds["net_amount"], kinds["line"]) == ("timestamp", "bigint", "int")
+
+
+def test_the_view_in_glue_is_one_that_athena_reads(place: dict[str, str]) -> None:
+    assert setup(place).returncode == 0
+    view = glue_tables(place)["sales"]
+    assert (view["TableType"], view["Parameters"]["presto_view"]) == ("VIRTUAL_VIEW", "true")
+    found = re.fullmatch(r"/\* Presto View: (\S+) \*/", view["ViewOriginalText"])
+    assert found is not None
+    inside = json.loads(base64.b64decode(found[1]))
+    assert (inside["catalog"], inside["schema"]) == ("awsdatacatalog", place["GLUE_DATABASE"])
+    [select] = parse(inside["originalSql"], read="athena")
+    assert isinstance(select, Select)
+    assert select.named_selects == [column["name"] for column in inside["columns"]]
+    assert {"name": "hour", "type": "integer"} in inside["columns"]
+
+
+def test_a_glue_table_of_an_earlier_version_gets_what_is_new_and_others_stay(place: dict[str, str]) -> None:
+    assert setup(place).returncode == 0
+    client = boto3.client("glue", region_name="us-east-1", endpoint_url=place["AWS_ENDPOINT_URL"])
+    old = glue.definitions(place["GLUE_DATABASE"], f"s3://{place['S3_BUCKET']}/", date(2020, 1, 1))
+    rollups = next(table for table in old if table["Name"] == "rollups")
+    wanted = [*rollups["StorageDescriptor"]["Columns"]]
+    del rollups["StorageDescriptor"]["Columns"][-1]
+    client.update_table(DatabaseName=place["GLUE_DATABASE"], TableInput=rollups)
+    versions = versions_of(client, place["GLUE_DATABASE"])
+    assert setup(place).returncode == 0
+    assert glue_tables(place)["rollups"]["StorageDescriptor"]["Columns"] == wanted
+    after = versions_of(client, place["GLUE_DATABASE"])
+    assert {name for name in after if after[name] != versions[name]} == {"rollups"}
+    client.close()
+
+
+def versions_of(client: Any, database: str) -> dict[str, int]:
+    return {
+        name: len(client.get_table_versions(DatabaseName=database, TableName=name)["TableVersions"])
+        for name in GLUE_TABLES
+    }
+
+
+def test_the_tables_of_another_bucket_are_left_alone(place: dict[str, str]) -> None:
+    assert setup(place).returncode == 0
+    done = setup(place | {"S3_PREFIX": "another/"})
+    assert done.returncode == 1
+    assert "GLUE_DATABASE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert glue_tables(place)["orders"]["StorageDescriptor"]["Location"] == f"s3://{place['S3_BUCKET']}/orders/"
 
 
 @pytest.mark.kafka

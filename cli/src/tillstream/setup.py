@@ -1,8 +1,9 @@
-"""``tillstream setup``: streams, bucket and tables, made where they are missing."""
+"""``tillstream setup``: streams, bucket, tables and what Athena knows of them, made where they are missing."""
 
 import functools
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -12,17 +13,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import TRANSPORT_FAULTS
 from sales.service import EXIT_AWAY, EXIT_FAILED
-from sales.settings import StoreSettings, StreamSettings, load
+from sales.settings import GlueSettings, StoreSettings, StreamSettings, load
 from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
-from sink import aws
+from sink import aws, glue
 from sink.tables import bucket_lifecycle, sales_table, trends_table
 
 log = logging.getLogger(__name__)
 
 
-class SetupSettings(StreamSettings, StoreSettings):
+class SetupSettings(StreamSettings, StoreSettings, GlueSettings):
     """Everything that is set up."""
 
 
@@ -34,10 +35,11 @@ class SetupError(Exception):
 class Made:
     """One thing that is there now."""
 
-    kind: Literal["stream", "bucket", "table"]
+    kind: Literal["stream", "bucket", "table", "Glue database", "Glue table"]
     name: str
     created: bool
-    """False: it was there already, and stays as it is, but that a bucket without rules of lifecycle gets some"""
+    """False: it was there already, and stays as it is, but that a bucket without rules of lifecycle gets some, and a
+    Glue table what this version has new"""
     where: str
 
     @property
@@ -76,6 +78,7 @@ def create_all(settings: SetupSettings) -> Iterator[Made]:
     try:
         yield _bucket(settings)
         yield from _tables(settings)
+        yield from _glue(settings)
     except (BotoCoreError, ClientError) as error:
         raise SetupError(f"{settings.aws_endpoint_url or 'AWS'}: {error}") from error
 
@@ -153,6 +156,47 @@ def _tables(settings: SetupSettings) -> Iterator[Made]:
             yield Made("table", name, created, where)
     finally:
         client.close()
+
+
+def _glue(settings: SetupSettings) -> Iterator[Made]:
+    """What only Athena needs: without the service or the permission the rest is as good."""
+    root = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
+    database = settings.glue_database or re.sub("[^a-z0-9]+", "_", root.removeprefix("s3://").lower()).strip("_")
+    client = aws.client("glue", settings, connections=1)
+    try:
+        yield Made("Glue database", database, _new_database(client, database), _aws(settings))
+        for definition in glue.definitions(database, root, settings.glue_since):
+            created = _new_glue_table(client, database, definition)
+            yield Made("Glue table", f"{database}.{definition['Name']}", created, _aws(settings))
+    except (BotoCoreError, ClientError) as error:
+        log.warning("Athena does not know the tables: Glue database %s can't be made or changed (%s)", database, error)
+    finally:
+        client.close()
+
+
+def _new_database(client: Any, name: str) -> bool:
+    try:
+        client.create_database(DatabaseInput={"Name": name})
+    except client.exceptions.AlreadyExistsException:
+        return False
+    return True
+
+
+def _new_glue_table(client: Any, database: str, definition: dict[str, Any]) -> bool:
+    try:
+        client.create_table(DatabaseName=database, TableInput=definition)
+    except client.exceptions.AlreadyExistsException:
+        there = client.get_table(DatabaseName=database, Name=definition["Name"])["Table"]
+        place, wanted = (each["StorageDescriptor"].get("Location", "") for each in (there, definition))
+        if place != wanted:
+            raise SetupError(
+                f"Glue table {database}.{definition['Name']} is that of {place}, not of {wanted}: "
+                "set GLUE_DATABASE to a name that nobody else has"
+            ) from None
+        if not glue.holds(there, definition):
+            client.update_table(DatabaseName=database, TableInput=definition)
+        return False
+    return True
 
 
 def _aws(settings: SetupSettings) -> str:

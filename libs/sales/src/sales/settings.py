@@ -7,6 +7,7 @@ field that is missing or wrong and ends the process with exit code 2; it is for 
 import re
 import sys
 import types
+from datetime import date
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -95,6 +96,17 @@ class StoreSettings(AwsSettings):
     """the DynamoDB table of minutes"""
     dynamodb_billing: Literal["provisioned", "on-demand"] = "provisioned"
     """provisioned: 5 read and 5 write units for each table and index"""
+
+
+class GlueSettings(Settings):
+    """What Athena knows of the bucket."""
+
+    glue_database: Annotated[str, Field(pattern="^[a-z0-9_]*$", max_length=255)] = ""
+    """the Glue database that ``tillstream setup`` makes the tables in; unset: named after bucket and prefix, so that
+    ``acme-sales`` with ``team-a/`` is ``acme_sales_team_a``"""
+    glue_since: date = date(2020, 1, 1)
+    """the first day that Athena looks at, and lists from there on where a question says no day; earlier orders are
+    not found there"""
 
 
 class RuleSettings(Settings):
