@@ -7,7 +7,7 @@ import pytest
 
 from generator.settings import SourceSettings
 from processor.settings import ProcessorSettings
-from sales.settings import AwsSettings, BoardSettings, RuleSettings, Settings, StreamSettings, load
+from sales.settings import AwsSettings, BoardSettings, GlueSettings, RuleSettings, Settings, StreamSettings, load
 from sink.settings import SinkSettings
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -22,7 +22,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
     documented = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
-    kinds: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings]
+    kinds: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings, GlueSettings]
     assert documented == {name.upper() for kind in kinds for name in kind.model_fields}
 
 
