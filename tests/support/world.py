@@ -23,6 +23,7 @@ import xxhash
 
 STREAM = "orders-0badcafe"
 LETTERS = "orders-dead-letters-0badcafe"
+ROLLUPS = "sales-rollups-0badcafe"
 DIGITS = 20
 CURRENCY = "USD"
 REGION_OF = {"GB": "Europe", "FR": "Europe", "US": "Americas", "JP": "Asia", "ZZ": "Unknown"}
@@ -241,6 +242,53 @@ def store(world: World, s3: Any, bucket: str, prefix: str = "") -> None:
     letters = world.letters()
     if letters:
         store_letters([*letters, letters[0]], s3, bucket, prefix)  # one was sent twice
+    store_rollups(rollups(world), s3, bucket, prefix)
+
+
+def rollups(world: World) -> list[dict[str, Any]]:
+    """The closed minutes, of all scopes."""
+    by_scope: dict[tuple[int, str], list[tuple[Event, tuple[Item, ...]]]] = defaultdict(list)
+    for event in world.counted():
+        minute = event.event_ms - event.event_ms % 60_000
+        if minute + 90_000 > world.as_of:
+            continue
+        by_scope[minute, "all"].append((event, event.items))
+        for category in {item.category for item in event.items}:
+            items = tuple(item for item in event.items if item.category == category)
+            by_scope[minute, f"{event.country}/{category}"].append((event, items))
+    return [_rollup(minute, scope, inside) for (minute, scope), inside in sorted(by_scope.items())]
+
+
+def _rollup(minute: int, scope: str, inside: list[tuple[Event, tuple[Item, ...]]]) -> dict[str, Any]:
+    country, slash, category = scope.partition("/")
+    sales = [(event, items) for event, items in inside if event.type == "sale"]
+    returns = [(event, items) for event, items in inside if event.type == "return"]
+    sold = sum(item.net for _, items in sales for item in items)
+    refunded = sum(item.net for _, items in returns for item in items)
+    return {
+        "minute": minute,
+        "scope": scope,
+        "country": country if slash else None,
+        "category": category if slash else None,
+        "version": len(inside),
+        "orders": len(sales),
+        "returns": len(returns),
+        "units": sum(event.sign * item.quantity for event, items in inside for item in items),
+        "sales_minor": sold,
+        "refunded_minor": refunded,
+        "revenue_minor": sold - refunded,
+        "stale": False,
+    }
+
+
+def store_rollups(rollups: Sequence[dict[str, Any]], s3: Any, bucket: str, prefix: str = "") -> None:
+    """Writes rollups as one extent of their stream."""
+    rows = [
+        rollup | {"stream": ROLLUPS, "partition": "0", "position": position_text(number), "accepted_at": AS_OF}
+        for number, rollup in enumerate(rollups)
+    ]
+    if rows:
+        _store_table(pa.Table.from_pylist(rows, schema=ROLLUPS_SCHEMA), "rollups", ROLLUPS, s3, bucket, prefix)
 
 
 def store_letters(letters: Sequence[tuple[str, int, str]], s3: Any, bucket: str, prefix: str = "") -> None:
@@ -267,12 +315,17 @@ def store_letters(letters: Sequence[tuple[str, int, str]], s3: Any, bucket: str,
         ],
         schema=LETTERS_SCHEMA,
     )
+    _store_table(table, "dead-letters", LETTERS, s3, bucket, prefix)
+
+
+def _store_table(table: "pa.Table", folder: str, stream: str, s3: Any, bucket: str, prefix: str) -> None:
+    """One object, a row a message, as the only extent of a stream."""
     body = encode(table)
-    key = f"dead-letters/dt=2026-11-20/{LETTERS}+0+{position_text(0)}.parquet"
+    key = f"{folder}/dt=2026-11-20/{stream}+0+{position_text(0)}.parquet"
     s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
-    count = len(letters)
+    count = table.num_rows
     marker = {
-        "stream": LETTERS,
+        "stream": stream,
         "partition": "0",
         "after": None,
         "end": position_text(count - 1),
@@ -283,7 +336,7 @@ def store_letters(letters: Sequence[tuple[str, int, str]], s3: Any, bucket: str,
             {"key": key, "rows": count, "orders": count, "bytes": len(body), "digest": digest_of(table)},
         ],
     }
-    s3.put_object(Bucket=bucket, Key=f"{prefix}_extents/{LETTERS}/0/origin.done", Body=json.dumps(marker))
+    s3.put_object(Bucket=bucket, Key=f"{prefix}_extents/{stream}/0/origin.done", Body=json.dumps(marker))
 
 
 def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple[str, int | None, int]) -> None:
@@ -422,6 +475,23 @@ SCHEMA = pa.schema(
         pa.field("discount_amount", pa.int64()),
         pa.field("net_amount", pa.int64()),
         pa.field("profit_amount", pa.int64()),
+        pa.field("stream", pa.string()),
+        pa.field("partition", pa.string()),
+        pa.field("position", pa.string()),
+        pa.field("accepted_at", pa.timestamp("ms")),
+    ]
+)
+
+
+ROLLUPS_SCHEMA = pa.schema(
+    [
+        pa.field("minute", pa.timestamp("ms")),
+        pa.field("scope", pa.string()),
+        pa.field("country", pa.string()),
+        pa.field("category", pa.string()),
+        *(pa.field(name, pa.int64()) for name in ("version", "orders", "returns", "units")),
+        *(pa.field(name, pa.int64()) for name in ("sales_minor", "refunded_minor", "revenue_minor")),
+        pa.field("stale", pa.bool_()),
         pa.field("stream", pa.string()),
         pa.field("partition", pa.string()),
         pa.field("position", pa.string()),

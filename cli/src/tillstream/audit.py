@@ -58,7 +58,23 @@ def ledger(partitions: Iterable[Extents]) -> Check:
             name = f"({extent.after or 'origin'}, {extent.end}]"
             check.equal(extents.path, f"{name} read", extent.stored + extent.rejected, extent.read)
             check.equal(extents.path, f"{name} stored", sum(item.orders for item in extent.objects), extent.stored)
+            if extent.rejected_at is not None:
+                inside = {at for at in extent.rejected_at if (extent.after or "") < at <= extent.end}
+                check.equal(extents.path, f"{name} rejected", extent.rejected, len(inside))
+                check.equal(extents.path, f"{name} rejected_at", sorted(inside), extent.rejected_at)
     return check
+
+
+def refused(compared: Iterable[Fault]) -> list[Check]:
+    """Has each message that was refused its dead letter, and no other?
+
+    Args:
+        compared: as `Facts.refused` gives them.
+    """
+    checks = {what: Check("", f"dead letters: {what}") for what in ("malformed", "conflict")}
+    for fault in compared:
+        checks[fault.what].equal(fault.place, fault.what, fault.expected, fault.found)
+    return list(checks.values())
 
 
 def status(

@@ -29,6 +29,8 @@ class Check:
     what: str
     compared: int = 0
     differences: list[Difference] = field(default_factory=list)
+    to_come: int = 0
+    """what could not be compared, because its writer has not come to it yet"""
 
     def match(self, place: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Compares two mappings name by name; a name on one side only is a difference."""

@@ -50,7 +50,7 @@ class Database:
         """The rows that one of the SQL files gives."""
         return self.execute(_text(name), parameters).rows
 
-    def stream(self, name: str, parameters: Mapping[str, Any], at_once: int) -> Iterator[Row]:
+    def each(self, name: str, parameters: Mapping[str, Any], at_once: int) -> Iterator[Row]:
         """As `run`, with only so many rows in Python's memory; nothing else can be asked before its end."""
         self._guarded(lambda: self._connection.execute(_text(name), parameters))
         while rows := self._guarded(lambda: self._connection.fetchmany(at_once)):

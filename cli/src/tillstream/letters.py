@@ -81,7 +81,7 @@ class Letters:
         if not self.files:
             return
         parameters = {"files": self.files, **chosen.parameters()}
-        for name, key, raw, raw_bytes, reason in self.database.stream("letters_raw", parameters, AT_ONCE):
+        for name, key, raw, raw_bytes, reason in self.database.each("letters_raw", parameters, AT_ONCE):
             yield name, key, Refused(raw, raw_bytes, reason)
 
 

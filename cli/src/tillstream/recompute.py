@@ -82,8 +82,8 @@ class Facts:
         """
         self._database = database
         self._directory = directory
-        self._letters: set[str] = set()
-        """keys of the objects of dead letters that were fetched"""
+        self._fetched: set[str] = set()
+        """keys of the objects of dead letters and rollups that were fetched"""
         database.run("tables")
         database.fill("regions", list(region_of.items()))
 
@@ -130,10 +130,11 @@ class Facts:
         Returns:
             What is wrong with the objects that could not be loaded.
         """
-        marked = {item.key: item for extents in partitions for extent in extents.done for item in extent.objects}
-        fresh = {key: item for key, item in marked.items() if key not in self._letters}
-        self._letters |= fresh.keys()
-        return self._fetch(archive, "load_letters", fresh, progress)[1]
+        return self._load_more(archive, "load_letters", partitions, progress)
+
+    def load_rollups(self, archive: Store, partitions: Iterable[Extents], progress: Progress) -> list[Fault]:
+        """As `load_letters`, the rollups."""
+        return self._load_more(archive, "load_rollups", partitions, progress)
 
     def letters(self) -> dict[str, int]:
         """How many of the tick's messages became dead letters that are loaded, by reason."""
@@ -147,6 +148,12 @@ class Facts:
         for partition, reason, count in self._database.run("letters_by_partition"):
             found[partition][reason] = count
         return found
+
+    def _load_more(self, archive: Store, query: str, partitions: Iterable[Extents], progress: Progress) -> list[Fault]:
+        marked = {item.key: item for extents in partitions for extent in extents.done for item in extent.objects}
+        fresh = {key: item for key, item in marked.items() if key not in self._fetched}
+        self._fetched |= fresh.keys()
+        return self._fetch(archive, query, fresh, progress)[1]
 
     def _fill_tick(self, positions: Mapping[str, str]) -> None:
         self._database.fill("tick", [(*path.rsplit("/", 1), position) for path, position in positions.items()])
@@ -227,13 +234,32 @@ class Facts:
         return [Fault(*row) for row in self._database.run("faults")]
 
     def counts(self, longest: int) -> Counts:
-        """How many events there are. For facts without a span.
+        """How many events there are. Once, for facts without a span.
 
         Args:
             longest: length of the longest window, ms.
         """
+        self._database.run("repeated")
         [row] = self._database.run("counts", {"remembered": longest + REMEMBERED_MS})
         return Counts(*row)
+
+    def refused(self, partitions: Iterable[Extents], longest: int) -> list[Fault]:
+        """Of each message that must have a dead letter, or has one, whether that is so: all that were compared. Once,
+        after `counts` and when all letters are loaded.
+
+        Args:
+            partitions: whose markers tell what was malformed.
+            longest: as `counts` had it.
+        """
+        extents = [extent for known in partitions for extent in known.done]
+        self._database.fill(
+            "extents",
+            [(e.stream, e.partition, e.after, e.end, e.rejected, e.rejected_at is not None) for e in extents],
+        )
+        self._database.fill(
+            "rejected", [(e.stream, e.partition, position) for e in extents for position in e.rejected_at or ()]
+        )
+        return [Fault(*row) for row in self._database.run("refused", {"remembered": longest + REMEMBERED_MS})]
 
     def size(self) -> tuple[int, int]:
         """Objects and order lines loaded."""

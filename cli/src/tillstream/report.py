@@ -68,6 +68,7 @@ class Report:
                     "what": check.what,
                     "compared": check.compared,
                     "different": len(check.differences),
+                    "to_come": check.to_come,
                     "differences": [
                         {"place": d.place, "name": d.name, "expected": d.expected, "found": d.found}
                         for d in check.differences[:SHOWN_JSON]
@@ -96,6 +97,8 @@ def show(report: Report, console: Console) -> None:
         )
     console.print(table)
     for check in report.checks:
+        if check.to_come:
+            console.print(f"{escape(check.what)}: {check.to_come:,} are yet to come, and not compared", soft_wrap=True)
         if not check.differences:
             continue
         console.print(

@@ -23,10 +23,10 @@ from sink.aws import client
 from sink.records import find_dead_letters
 from tillstream.bounds import bounds
 from tillstream.database import Database, Row
+from tillstream.proving import VerifySettings
 from tillstream.reading import REDIS_SECONDS, Say
 from tillstream.stored import Store, hour_folders
 from tillstream.tail import TailSettings, unstored
-from tillstream.verify import VerifySettings
 
 DEAD_LETTER_DAYS = 2
 """How many days of archived dead letters are looked through, by broker time: today's and yesterday's."""

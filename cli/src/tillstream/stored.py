@@ -6,6 +6,7 @@ certainty read exactly the objects that these markers name. A marker's shape is 
 one to the next, and what they name, is looked at here anew.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -90,6 +91,30 @@ _KEY = re.compile(
 )
 
 
+class ObjectCache:
+    """Objects kept on this machine from one look to the next: they never change. One thread at a time, but for `path`.
+
+    Args:
+        folder: of its own, empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._used: set[Path] = set()
+
+    def path(self, key: str) -> Path:
+        """Where an object is kept, or is to be; it stays for the next `sweep`."""
+        path = self._folder / hashlib.sha256(key.encode()).hexdigest()
+        self._used.add(path)
+        return path
+
+    def sweep(self) -> None:
+        """Drops what nobody asked for since the last time."""
+        for path in set(self._folder.iterdir()) - self._used:
+            path.unlink()
+        self._used.clear()
+
+
 class Store:
     """Reads the bucket. Keys are without S3_PREFIX throughout, as the markers have them.
 
@@ -97,15 +122,22 @@ class Store:
     ``ClientError`` when S3 stays away or refuses.
     """
 
-    def __init__(self, client: Any, bucket: str, prefix: str) -> None:
+    def __init__(self, client: Any, bucket: str, prefix: str, cache: ObjectCache | None = None) -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
+        self._cache = cache
 
     @classmethod
-    def open(cls, settings: StoreSettings) -> "Store":
-        """The store that the settings name; calls nothing yet."""
-        return cls(client("s3", settings, connections=PARALLEL_REQUESTS), settings.s3_bucket, settings.s3_prefix)
+    def open(cls, settings: StoreSettings, cache: ObjectCache | None = None) -> "Store":
+        """The store that the settings name; calls nothing yet.
+
+        Args:
+            settings: which.
+            cache: keeps what is downloaded.
+        """
+        s3 = client("s3", settings, connections=PARALLEL_REQUESTS)
+        return cls(s3, settings.s3_bucket, settings.s3_prefix, cache)
 
     def extend(self, extents: Extents, *, since: datetime | None = None) -> None:
         """Adds what has been marked done since the last call.
@@ -210,6 +242,10 @@ class Store:
         def fetch(item: tuple[int, str]) -> Path | None:
             number, key = item
             path = directory / f"{number}.parquet"
+            kept = None if self._cache is None else self._cache.path(key)
+            if kept is not None and kept.exists():
+                path.symlink_to(kept)
+                return path
             try:
                 body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"]
             except ClientError as error:
@@ -219,6 +255,9 @@ class Store:
             with path.open("wb") as file:
                 for piece in body.iter_chunks(1 << 20):
                     file.write(piece)
+            if kept is not None:
+                path.replace(kept)
+                path.symlink_to(kept)
             return path
 
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:

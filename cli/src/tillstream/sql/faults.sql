@@ -66,6 +66,10 @@ FROM lines AS l
 LEFT JOIN regions AS r USING (country)
 WHERE l.region IS DISTINCT FROM coalesce(r.region, 'Unknown')
 UNION ALL
+SELECT 'a malformed message', format('{}/{}/{}', r.stream, r.partition, r.position), 'no rows', format('{} rows', o.rows)
+FROM rejected AS r
+JOIN orders AS o USING (stream, partition, position)
+UNION ALL
 SELECT 'partitions of an identity', format('order {}', order_id), 'one partition',
     list(DISTINCT format('{}/{}', stream, partition) ORDER BY format('{}/{}', stream, partition))::VARCHAR
 FROM applied

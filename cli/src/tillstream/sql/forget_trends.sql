@@ -1,0 +1,2 @@
+-- Before SalesTrends is read again.
+DELETE FROM rollups WHERE source = 'trends'
