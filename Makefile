@@ -9,11 +9,11 @@ FAULTS ?= 200
 SEED ?= 1
 CHAOS ?=
 
-packages := libs/sales services/generator services/processor services/sink cli
+packages := libs/sales services/generator services/processor services/sink services/auditor cli
 projects := $(packages:%=%/pyproject.toml)
 python := .venv/bin/python
-locks := generator processor sink run bench
-names := sales generator processor sink tillstream
+locks := generator processor sink auditor run bench
+names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test bench guard chaos-processor lint format lock clean

@@ -30,7 +30,7 @@ def asked_for(name: str) -> Iterator[Requirement]:
             yield Requirement(text)
 
 
-OURS = {"sales", "generator", "processor", "sink", "tillstream"}
+OURS = {"sales", "generator", "processor", "sink", "tillstream", "auditor"}
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,15 +1,18 @@
-"""``tillstream verify``: the proof."""
+"""``tillstream verify``: the proof once, or again and again."""
 
 import json
 from typing import Annotated
 
+import redis
 import typer
 from rich.console import Console
 
 from sales.settings import load
+from tillstream.interrupts import Interrupted
 from tillstream.proving import VerifySettings, verify_board
 from tillstream.reading import reading
 from tillstream.report import show
+from tillstream.watch import WatchSettings, publish, rounds
 
 EXIT_DIFFERENT = 1
 
@@ -34,7 +37,17 @@ def verify(
             "orders take hours.",
         ),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    watching: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Again and again until Ctrl-C, as the AUDIT_ settings say instead of the other options; the outcomes "
+            "go to Redis, too.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON; with --watch a line for each round.")
+    ] = False,
 ) -> None:
     """Recompute every live number from S3 and compare it exactly.
 
@@ -44,9 +57,14 @@ def verify(
 
     tillstream verify --everything --no-lookups --json
 
+    AUDIT_SECONDS=30 tillstream verify --watch
+
     Exit codes: 0 all equal, 1 something differs, 2 a setting is wrong, 3 nothing could be compared (no tick, not stored
     in time, Redis or S3 away), 4 what is there can't be worked with, 130 Ctrl-C.
     """
+    if watching:
+        _watch(as_json=as_json)
+        return
     settings = load(VerifySettings)
     with reading("verify") as say:
         report = verify_board(settings, timeout=timeout, everything=everything, lookups=lookups, say=say)
@@ -55,4 +73,25 @@ def verify(
     else:
         show(report, Console())
     if not report.equal:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _watch(*, as_json: bool) -> None:
+    """Rounds until a signal comes; EXIT_DIFFERENT if the last one that compared something found differences."""
+    settings = load(WatchSettings)
+    different = False
+    with reading("verify --watch") as say:
+        try:
+            for found in rounds(settings, say):
+                different = found.outcome == "different" or (different and found.report is None)
+                told = found.fields()
+                typer.echo(json.dumps(told) if as_json else "  ".join(f"{name} {text}" for name, text in told.items()))
+                try:
+                    publish(settings, found)
+                except redis.RedisError as error:
+                    typer.echo(f"verify --watch: the outcome is not in Redis: {error}", err=True)
+        except Interrupted as stop:
+            if not stop.by_keyboard:
+                raise
+    if different:
         raise typer.Exit(EXIT_DIFFERENT)

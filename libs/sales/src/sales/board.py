@@ -36,6 +36,7 @@ class Keys:
         self.positions = f"{prefix}positions"
         self.products = f"{prefix}products"
         self.updates = f"{prefix}updates"
+        self.audit = f"{prefix}audit"
         self._prefix = prefix
 
     def product(self, window: str, measure: str) -> str:

@@ -1,0 +1,1 @@
+"""Verifies the live numbers again and again, and tells of every difference."""
