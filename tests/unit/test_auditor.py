@@ -1,5 +1,7 @@
 """The auditor's rounds as others see them: in Redis' fields, in metrics, in health."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from auditor.telemetry import LIVE_SECONDS, READY_ROUNDS, Telemetry
 from tillstream.compare import Check, Difference
 from tillstream.report import Report
 from tillstream.watch import Round
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def a_report(*differences: Difference, to_come: int = 0) -> Report:
@@ -74,6 +78,14 @@ def test_metrics_tell_rounds_of_windows_and_of_everything_apart() -> None:
     assert 'tillstream_auditor_to_come{everything="true"} 9.0' in lines
     assert 'tillstream_auditor_last_success_timestamp_seconds{everything="true"} 5.0' in lines
     assert 'tillstream_auditor_rounds_total{outcome="different"} 1.0' in lines
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = {
+        family.name + ("_total" if family.type == "counter" else "") for family in Telemetry().registry.collect()
+    }
+    documented = set(re.findall(r"^\| `(tillstream_auditor_\w+)` \|", OPERATIONS.read_text(), re.MULTILINE))
+    assert documented == metrics
 
 
 def test_a_failed_round_leaves_what_the_last_good_one_found() -> None:

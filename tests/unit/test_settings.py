@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from auditor.settings import AuditorSettings
 from generator.settings import SourceSettings
 from processor.settings import ProcessorSettings
 from sales.settings import AwsSettings, BoardSettings, GlueSettings, RuleSettings, Settings, StreamSettings, load
@@ -15,14 +16,15 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (SourceSettings, ProcessorSettings, SinkSettings):
+    for kind in (SourceSettings, ProcessorSettings, SinkSettings, AuditorSettings):
         for name in kind.model_fields:
             monkeypatch.delenv(name.upper(), raising=False)
 
 
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
     documented = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
-    kinds: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings, GlueSettings]
+    services: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings, AuditorSettings]
+    kinds = [*services, GlueSettings]
     assert documented == {name.upper() for kind in kinds for name in kind.model_fields}
 
 
