@@ -1,11 +1,12 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS, BENCH, FAULTS, SEED, CHAOS and PYTHON may come from the command line or the environment.
+# STREAM, DEMO_SECONDS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS and PYTHON may come from the command line or the environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60
 TESTS ?= tests
 BENCH ?= --orders 1000000
 FAULTS ?= 200
+SCHEDULES ?= 300
 SEED ?= 1
 CHAOS ?=
 
@@ -16,7 +17,7 @@ locks := generator processor sink auditor run bench
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard chaos-processor lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor chaos-sink lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -40,6 +41,9 @@ guard: .venv/.run  ## fails when the processor has become slow against itself wi
 
 chaos-processor: .venv/.dev  ## FAULTS (200) drawn by SEED (1), each recovered from and judged; CHAOS="--json FILE --help"
 	@exec env PYTHONPATH=tests '$(python)' -m chaos --faults '$(FAULTS)' --seed '$(SEED)' $(CHAOS)
+
+chaos-sink: .venv/.dev  ## SCHEDULES (300) drawn by SEED (1): sinks that are killed and frozen at each arrow; CHAOS="--first N --help"
+	@exec env PYTHONPATH=tests '$(python)' -m chaos.sinks --schedules '$(SCHEDULES)' --seed '$(SEED)' $(CHAOS)
 
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .

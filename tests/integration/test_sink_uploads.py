@@ -1,6 +1,9 @@
 """Objects in parts, against a server that keeps conditions: whatever fails, the object is there whole or not at all,
 and no part stays behind but where nobody could know of it."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -264,3 +267,31 @@ def test_a_store_that_lists_no_uploads_stops_nobody(
     leave_one(client, s3_bucket, PREFIX + KEY)
     S3Store(Faulty(client, "get_paginator", before=fault), s3_bucket, PREFIX).abort_leftovers("orders/")
     assert unfinished() == [PREFIX + KEY]
+
+
+@pytest.mark.parametrize(
+    ("place", "there"), [("part-after", False), ("complete-before", False), ("complete-after", True)]
+)
+def test_what_a_process_that_is_killed_leaves_is_cleaned_up_and_written_by_the_next(
+    aws_settings: AwsSettings,
+    s3_bucket: str,
+    store: S3Store,
+    unfinished: Callable[[], list[str]],
+    place: str,
+    there: bool,
+) -> None:
+    program = f"""
+from sales.settings import AwsSettings
+from sink import aws, failpoints
+from sink.store import S3Store
+failpoints.arm({place!r})
+client = aws.client("s3", AwsSettings(aws_endpoint_url={aws_settings.aws_endpoint_url!r}), connections=1)
+S3Store(client, {s3_bucket!r}, {PREFIX!r}).create_in_parts({KEY!r}, b"all of it")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert unfinished() == ([] if there else [PREFIX + KEY])
+    store.abort_leftovers("orders/")
+    assert unfinished() == []
+    assert store.create_in_parts(KEY, b"all of it") is not there
+    assert store.read(KEY) == b"all of it"
