@@ -81,7 +81,7 @@ def _run(nursery: Nursery, seeds: Sequence[int], at_once: int) -> Iterator[Outco
                 for future in as_completed(running):
                     yield future.result()
             finally:
-                threads.shutdown(wait=False, cancel_futures=True)  # those that run come to their end
+                threads.shutdown(wait=False, cancel_futures=True)  # those that run come to their end first
         server.stop()
 
 
