@@ -3,10 +3,12 @@
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,9 +21,10 @@ from sales.streams import AwayError
 from sales.streams.memory import MemoryCheckpoints, MemoryWire
 from sink import aws, tables
 from sink.delivery import AbandonedError, Delivery, Extent, Limits
-from sink.index import OrdersIndex, RollupsIndex, Table
+from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems, trend
 from sink.store import StoreError
+from sink.writes import Insert, Table, cut
 from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order
 from support.waiting import eventually
 
@@ -52,19 +55,32 @@ def plain(item: Item) -> Item:
     return {name: TypeDeserializer().deserialize(attribute) for name, attribute in item.items()}
 
 
-@pytest.fixture
-def account(aws_settings: AwsSettings, new_name: Callable[[str], str]) -> Iterator[Account]:
-    settings = StoreSettings(
-        aws_endpoint_url=aws_settings.aws_endpoint_url,
+@pytest.fixture(params=["aws_endpoint", pytest.param("dynamodb_endpoint", marks=pytest.mark.dynamodb)])
+def place(request: pytest.FixtureRequest, new_name: Callable[[str], str]) -> StoreSettings:
+    """Where new tables can be made: on moto, then on DynamoDB Local."""
+    return StoreSettings(
+        aws_endpoint_url=request.getfixturevalue(request.param),
         s3_bucket="unused",
         sales_table=new_name("SalesData"),
         trends_table=new_name("SalesTrends"),
+        dynamodb_billing="on-demand",
     )
-    client = aws.client("dynamodb", settings, connections=8)
+
+
+@contextmanager
+def opened(settings: StoreSettings) -> Iterator[Account]:
+    client = aws.dynamodb(settings, connections=8)
     with ThreadPoolExecutor(8) as threads:
         account = Account(client, settings, threads)
         for definition in (tables.sales_table(settings), tables.trends_table(settings)):
             client.create_table(**definition)
+        yield account
+    client.close()
+
+
+@pytest.fixture
+def account(place: StoreSettings) -> Iterator[Account]:
+    with opened(place) as account:
         yield account
 
 
@@ -201,72 +217,103 @@ def test_the_lane_keeps_every_order_through_restarts(account: Account) -> None:
     }
 
 
+Script = Callable[[int], str]
+"""From the count of questions before this one to the code of an error, or to nothing: it is taken."""
+
+
+def takes_all(_: int) -> str:
+    return ""
+
+
+@contextmanager
+def scripted(
+    *, requests: Script = takes_all, statements: Script = takes_all
+) -> Iterator[tuple[OrdersIndex, list[str]]]:
+    """A lane whose server takes requests, and in them single statements, when the scripts say so; and what it took."""
+    taken: list[str] = []
+    asked, seen = count(), count()
+    lock = threading.Lock()
+
+    def take(statement: dict[str, Any]) -> dict[str, Any]:
+        if code := statements(next(seen)):
+            return {"Error": {"Code": code, "Message": "as told"}}
+        taken.append(statement["Parameters"][0]["S"])
+        return {"TableName": "SalesData"}
+
+    def answer(action: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if action == "DescribeTable":
+            return 200, {"Table": {"TableStatus": "ACTIVE"}}
+        assert action == "BatchExecuteStatement"
+        if code := requests(next(asked)):
+            return 400, {"__type": f"com.amazonaws#{code}", "message": "as told"}
+        assert 1 <= len(body["Statements"]) <= 25
+        return 200, {"Responses": [take(statement) for statement in body["Statements"]]}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                status, said = answer(self.headers["X-Amz-Target"].rpartition(".")[2], request)
+            body = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = AwsSettings(aws_endpoint_url=f"http://127.0.0.1:{server.server_port}")
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            table = Table(aws.dynamodb(settings, connections=4), "SalesData", threads)
+            yield OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF)), taken
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture
-def scripted(aws_endpoint: str) -> Callable[..., Any]:
-    """A table whose server takes an item only when the script says so; yields it and what it took."""
-
-    @contextmanager
-    def serve(answer: Callable[[int], str]) -> Iterator[tuple[Table, list[str]]]:
-        taken: list[str] = []
-        requests = iter(range(10**6))
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    code = answer(next(requests))
-                    if not code:
-                        taken.append(request["Item"]["order_id"]["S"])
-                body = json.dumps({"__type": f"com.amazonaws#{code}", "message": "as told"} if code else {}).encode()
-                self.send_response(400 if code else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = AwsSettings(aws_endpoint_url=f"http://127.0.0.1:{server.server_port}")
-        try:
-            with ThreadPoolExecutor(4) as threads:
-                yield Table(aws.client("dynamodb", settings, connections=4), "SalesData", threads), taken
-        finally:
-            server.shutdown()
-            server.server_close()
-
-    return serve
-
-
-THROTTLED = "ProvisionedThroughputExceededException"
-
-
-def extent_of(lane: OrdersIndex, count: int) -> Extent[Any]:
-    prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(count)]))
-    return Extent("0", None, 1, [prepared.content], count, [], 0, 0)
-
-
-def test_throttled_items_are_written_later_and_none_is_lost(
-    scripted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sink.index.LONGEST_PAUSE_SECONDS", 0.1)
+def impatient(monkeypatch: pytest.MonkeyPatch, aws_credentials: None) -> None:
+    """Pauses that a test can wait for."""
+    monkeypatch.setattr("sink.writes.LONGEST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr("sink.aws.ATTEMPTS", 1)
-    with scripted(lambda request: THROTTLED if request % 3 else "") as (table, taken):
-        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
-        lane.store(extent_of(lane, 40), threading.Event())
-    assert sorted(taken) == sorted(f"o-{number}" for number in range(40))
 
 
-def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(scripted: Callable[..., Any]) -> None:
+def extent_of(lane: OrdersIndex, orders: int) -> Extent[Any]:
+    prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(orders)]))
+    return Extent("0", None, 1, [prepared.content], orders, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError", "TransactionConflict"]
+)
+def test_single_throttled_items_are_written_later_each_once_and_none_is_lost(impatient: None, code: str) -> None:
+    with scripted(statements=lambda before: code if before % 3 else "") as (lane, taken):
+        lane.store(extent_of(lane, 60), threading.Event())
+    assert sorted(taken) == sorted(f"o-{number}" for number in range(60))
+
+
+def test_throttled_requests_are_sent_later_and_none_is_lost(impatient: None) -> None:
+    throttled = "ProvisionedThroughputExceededException"
+    with scripted(requests=lambda before: throttled if before % 3 else "") as (lane, taken):
+        lane.store(extent_of(lane, 60), threading.Event())
+    assert sorted(taken) == sorted(f"o-{number}" for number in range(60))
+
+
+def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(impatient: None) -> None:
     abandoned = threading.Event()
-    with scripted(lambda _: abandoned.set() or THROTTLED) as (table, taken):  # type: ignore[func-returns-value]
-        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
-        with pytest.raises(AbandonedError):
-            lane.store(extent_of(lane, 5), abandoned)
+
+    def nobody_waits_any_more(_: int) -> str:
+        abandoned.set()
+        return "ThrottlingError"
+
+    with scripted(statements=nobody_waits_any_more) as (lane, taken), pytest.raises(AbandonedError):
+        lane.store(extent_of(lane, 5), abandoned)
     assert taken == []
 
 
@@ -274,11 +321,28 @@ def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(scripted: Callable[.
     ("code", "kind"),
     [("ExpiredTokenException", AwayError), ("InternalServerError", AwayError), ("AccessDeniedException", StoreError)],
 )
-def test_other_faults_are_waited_for_or_told(scripted: Callable[..., Any], code: str, kind: type[Exception]) -> None:
-    with scripted(lambda _: code) as (table, _):
-        lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
-        with pytest.raises(kind, match=code):
-            lane.store(extent_of(lane, 2), threading.Event())
+def test_other_faults_are_waited_for_or_told(impatient: None, code: str, kind: type[Exception]) -> None:
+    with scripted(requests=lambda _: code) as (lane, _), pytest.raises(kind, match=code):
+        lane.store(extent_of(lane, 2), threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("InternalServerError", AwayError), ("AccessDenied", StoreError), ("ItemCollectionSizeLimitExceeded", StoreError)],
+)
+def test_other_faults_of_one_item_are_too(impatient: None, code: str, kind: type[Exception]) -> None:
+    def refuses_the_second(before: int) -> str:
+        return code if before == 1 else ""
+
+    told = pytest.raises(kind, match=f"SalesData.*: {code}: as told")
+    with scripted(statements=refuses_the_second) as (lane, _), told:
+        lane.store(extent_of(lane, 3), threading.Event())
+
+
+def test_large_items_go_in_smaller_batches() -> None:
+    small, large = [Insert({}, units=1)] * 30, [Insert({}, units=390)] * 7
+    sizes = [len(batch) for batch in cut(small + large, 25)]
+    assert sizes == [25, 10, 2]
 
 
 def test_a_missing_table_is_waited_for_at_the_start(account: Account) -> None:
@@ -286,10 +350,22 @@ def test_a_missing_table_is_waited_for_at_the_start(account: Account) -> None:
         Table(account.client, "NoSuchTable", threads).check()
 
 
-def test_tables_on_demand_have_no_capacity(account: Account, new_name: Callable[[str], str]) -> None:
-    settings = StoreSettings(s3_bucket="unused", sales_table=new_name("SalesData"), dynamodb_billing="on-demand")
-    made = account.client.create_table(**tables.sales_table(settings))["TableDescription"]
-    assert made["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-    provisioned = account.client.describe_table(TableName=account.settings.sales_table)["Table"]
-    assert provisioned["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
-    assert provisioned["GlobalSecondaryIndexes"][0]["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
+def test_a_table_of_five_units_is_written_as_fast_as_that(place: StoreSettings) -> None:
+    provisioned = place.model_copy(update={"dynamodb_billing": "provisioned"})
+    with opened(provisioned) as account:
+        for table, indexes in ((provisioned.sales_table, 1), (provisioned.trends_table, 0)):
+            made = account.client.describe_table(TableName=table)["Table"]
+            found = [made, *made.get("GlobalSecondaryIndexes", ())]
+            assert [each["ProvisionedThroughput"]["WriteCapacityUnits"] for each in found] == [5] * (1 + indexes)
+        began = time.monotonic()
+        store(account.orders_index(), [an_order(f"o-{number}") for number in range(11)], list(range(11)))
+        # Five at once, of what a second brings; the others when they are paid for.
+        assert time.monotonic() - began >= 6 / 5
+        assert len(account.orders()) == 11
+
+
+def test_a_table_on_demand_is_written_without_a_bound(account: Account) -> None:
+    made = account.client.describe_table(TableName=account.settings.sales_table)["Table"]
+    assert made["ProvisionedThroughput"]["WriteCapacityUnits"] == 0
+    account.sales.check()
+    assert account.sales.rate is None

@@ -40,6 +40,7 @@ def shop(
         "orders_stream": new_name("orders"),
         "rollups_stream": new_name("rollups"),
         "dead_letters_stream": new_name("dead-letters"),
+        "dynamodb_billing": "on-demand",  # at 5/5 the index would take minutes
         "sink_group": new_name("sink"),
         "rotate_seconds": "0.5",
         "connect_seconds": "30",

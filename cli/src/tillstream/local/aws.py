@@ -2,12 +2,13 @@
 
 Run as a module it is that process. Some things of moto are mended there, all found in 5.2.5: Kinesis records are put
 and read by threads at once without a lock, and each put and each read walks over every record of the shard; DynamoDB
-walks over tables that another thread is writing, and answers 500; S3 looks whether a condition holds and writes
-afterwards, so several writers can win.
+walks over tables that another thread is writing, and answers 500, as it does to a PartiQL INSERT with parameters; S3
+looks whether a condition holds and writes afterwards, so several writers can win.
 """
 
 import logging
 import os
+import re
 import sys
 import threading
 import urllib.error
@@ -99,9 +100,36 @@ def _mend_kinesis() -> None:
         setattr(Shard, name, method)
 
 
-def _mend_dynamodb() -> None:
-    from moto.dynamodb.responses import DynamoHandler  # noqa: PLC0415 (only in the server's own process)
+_INSERT = re.compile(r"""INSERT INTO "([^"]+)" VALUE \{((?:'[^']+': \?(?:, )?)+)\}""")
 
+
+def _mend_dynamodb() -> None:
+    from moto.dynamodb.exceptions import ConditionalCheckFailed  # noqa: PLC0415 (only in the server's own process)
+    from moto.dynamodb.models import DynamoDBBackend  # noqa: PLC0415 (as above)
+    from moto.dynamodb.responses import DynamoHandler  # noqa: PLC0415 (as above)
+
+    execute_any = DynamoDBBackend.batch_execute_statement
+
+    def batch_execute_statement(backend: Any, statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = [_INSERT.fullmatch(statement["Statement"]) for statement in statements]
+        if not all(found):
+            return list(execute_any(backend, statements))
+        return [
+            insert(backend, match[1], re.findall("'([^']+)'", match[2]), statement["Parameters"])
+            for match, statement in zip(found, statements, strict=True)
+            if match is not None
+        ]
+
+    def insert(backend: Any, table: str, names: list[str], values: list[Any]) -> dict[str, Any]:
+        item = dict(zip(names, values, strict=True))
+        absent = f"attribute_not_exists({backend.get_table(table).hash_key_attr})"
+        try:
+            backend.put_item(table, item, condition_expression=absent)
+        except ConditionalCheckFailed:
+            return {"TableName": table, "Error": {"Code": "DuplicateItem", "Message": "the key is there"}}
+        return {"TableName": table}
+
+    setattr(DynamoDBBackend, "batch_execute_statement", batch_execute_statement)  # noqa: B010 (as below)
     lock = threading.Lock()
     call_unlocked = DynamoHandler.call_action
 

@@ -19,11 +19,12 @@ from sink import aws, failpoints
 from sink.archive import Archive
 from sink.checkpoints import S3Checkpoints
 from sink.delivery import Delivery, Lane, Limits
-from sink.index import OrdersIndex, RollupsIndex, Table
+from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems
 from sink.layouts import Layout, dead_letters_layout, orders_layout, rollups_layout
 from sink.settings import SinkSettings
 from sink.store import S3Store, StoreError, probe
+from sink.writes import Table
 
 log = logging.getLogger("sink")
 
@@ -173,7 +174,7 @@ def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
             add(lane, source, limits)
 
     if "index" in settings.lanes:
-        dynamodb = aws.client("dynamodb", settings, connections=4 * settings.store_threads)
+        dynamodb = aws.dynamodb(settings, connections=4 * settings.store_threads)
         requests = ThreadPoolExecutor(settings.store_threads, "requests")
         sales = Table(dynamodb, settings.sales_table, requests)
         trends = Table(dynamodb, settings.trends_table, requests)

@@ -41,3 +41,25 @@ def client(
     )
     session = boto3.session.Session(region_name=settings.aws_region)
     return session.client(service, endpoint_url=settings.aws_endpoint_url, config=config)
+
+
+def dynamodb(settings: AwsSettings, *, connections: int) -> Any:
+    """A client whose ``batch_execute_statement(Body=...)`` takes the whole request as JSON bytes.
+
+    boto3 checks and copies each attribute of each item in Python, which costs more than all the rest of a request; here
+    a faster encoder has been before. What else boto3 does stays: endpoints, signing, retries, the answer.
+    """
+    made = client("dynamodb", settings, connections=connections)
+    events = made.meta.events
+    events.register("before-parameter-build.dynamodb.BatchExecuteStatement", _set_body_aside)
+    events.register("before-call.dynamodb.BatchExecuteStatement", _put_body_in)
+    return made
+
+
+def _set_body_aside(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    context["tillstream_body"] = params.pop("Body")
+    params["Statements"] = [{"Statement": "in the body"}]  # what boto3 checks and encodes instead
+
+
+def _put_body_in(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    params["body"] = context["tillstream_body"]
