@@ -12,8 +12,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from sales.settings import AwsSettings
+from tillstream.local import dynamodb as local_dynamodb
 from tillstream.local import kafka as local_kafka
 from tillstream.local.nursery import Nursery
+from tillstream.local.server import ServerError, free_ports
 
 
 def test_redis_keeps_a_value_and_evicts_nothing(redis_client: "redis.Redis") -> None:
@@ -45,6 +47,40 @@ def test_kinesis_hands_out_records_in_order(aws_settings: AwsSettings, new_name:
     read = [int(record["Data"]) for answer in (first, second) for record in answer["Records"]]
     assert read == list(range(250))
     assert third["Records"] == []
+
+
+@pytest.mark.dynamodb
+def test_dynamodb_local_inserts_only_where_the_key_is_absent(
+    dynamodb_endpoint: str, new_name: Callable[[str], str]
+) -> None:
+    client = boto3.client("dynamodb", region_name="us-east-1", endpoint_url=dynamodb_endpoint)
+    table = new_name("SalesData")
+    client.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "order_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "order_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    insert = {"Statement": f"INSERT INTO \"{table}\" VALUE {{'order_id': ?}}", "Parameters": [{"S": "a"}]}
+    first = client.batch_execute_statement(Statements=[insert])["Responses"]
+    second = client.batch_execute_statement(Statements=[insert, insert | {"Parameters": [{"S": "b"}]}])["Responses"]
+    client.close()
+    assert [answer.get("Error", {}).get("Code") for answer in first + second] == [None, "DuplicateItem", None]
+
+
+@pytest.mark.dynamodb
+def test_a_stranger_on_its_port_is_not_taken_for_dynamodb_local(
+    dynamodb_endpoint: str, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = int(dynamodb_endpoint.rpartition(":")[2])
+    offered = [taken, *free_ports()]
+    monkeypatch.setattr("tillstream.local.server.free_ports", lambda _count: [offered.pop(0)])
+    try:
+        ours = local_dynamodb.start(nursery)
+    except ServerError as lacking:
+        pytest.skip(str(lacking))
+    assert ours.port != taken
+    ours.stop()
 
 
 def test_kafka_creates_a_topic(kafka_bootstrap: str, new_name: Callable[[str], str]) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from moto.s3.responses import S3Response
 
-from tillstream.local import aws, kafka, redis
+from tillstream.local import aws, dynamodb, kafka, redis
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import ServerError, free_ports, start
 
@@ -33,6 +33,13 @@ def test_without_java_it_says_what_to_install_or_to_set() -> None:
     assert sentence.startswith("no java on the PATH: ")
     for part in ("Java 17", "Maven", "apt-get install", "KAFKA_BOOTSTRAP_SERVERS"):
         assert part in sentence
+
+
+def test_a_server_that_only_tests_need_can_be_had_in_one_way_only() -> None:
+    sentence = dynamodb.DYNAMODB.missing()
+    assert sentence is not None
+    assert sentence.startswith("no java on the PATH: DynamoDB Local needs Java 17 or later and Maven ")
+    assert "or set" not in sentence
 
 
 def test_an_old_java_is_named(tmp_path: Path) -> None:

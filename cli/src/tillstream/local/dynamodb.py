@@ -5,6 +5,7 @@ For tests and benchmarks of what moto only mimics, PartiQL before all. It knows 
 
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def start(nursery: Nursery, *, heap_mb: int = HEAP_MB) -> Server:
         ServerError: Java or Maven is missing, the jars can't be had, or it does not start.
     """
     java, jars = DYNAMODB.java(), DYNAMODB.jars(nursery)
+    page = f"http://{uuid.uuid4().hex}"  # the only one that may ask it from a browser: so it tells whose it is
 
     def command(ports: list[int], _: Path) -> Sequence[str]:
         return [
             *(java, f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", f"-Dsqlite4java.library.path={jars}", "-cp", f"{jars}/*"),
             "software.amazon.dynamodb.services.local.main.ServerRunner",
-            *("-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(ports[0])),
+            *("-inMemory", "-sharedDb", "-disableTelemetry", "-cors", page, "-port", str(ports[0])),
         ]
 
     return start_server(
@@ -48,18 +50,21 @@ def start(nursery: Nursery, *, heap_mb: int = HEAP_MB) -> Server:
         f"DynamoDB Local {DYNAMODB.version}",
         command=command,
         address=lambda port: f"http://{LOOPBACK}:{port}",
-        answers=lambda url, child: answers(url) and child.exit_code() is None,
+        answers=lambda url, _: answers(url, page),
         seconds=START_SECONDS,
     )
 
 
-def answers(url: str) -> bool:
-    """Does a DynamoDB serve there? It refuses a request that is not signed, in words of its own."""
+def answers(url: str, page: str | None = None) -> bool:
+    """Does a DynamoDB serve there, and, where a page is given, the one that lets this page ask? It refuses a request
+    that is not signed, in words of its own."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
+    request = urllib.request.Request(url, headers={} if page is None else {"Origin": page})  # noqa: S310 (ours)
     try:
-        direct.open(url, timeout=2).close()
+        direct.open(request, timeout=2).close()
     except urllib.error.HTTPError as error:
-        return error.code == 400 and b"com.amazonaws.dynamodb" in error.read()
+        ours = error.headers["Access-Control-Allow-Origin"] == page
+        return error.code == 400 and ours and b"com.amazonaws.dynamodb" in error.read()
     except (urllib.error.URLError, OSError):
         pass
     return False

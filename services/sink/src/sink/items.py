@@ -150,12 +150,12 @@ class OrderItems:
                     line["profit"] = self._amount(sign * (net[i] - quantities[i] * costs[i]))
                 details.append({"M": line})
             item["lines"] = {"L": details}
-            bytes_ = size(item)
-            if bytes_ > LARGEST_ITEM_BYTES:
+            item_bytes = size(item)
+            if item_bytes > LARGEST_ITEM_BYTES:
                 del item["lines"]
                 item["lines_omitted"] = {"BOOL": True}
-                bytes_ = size(item)
-            yield OrderItem(order_id, event_time, position, self._stream, item, bytes_)
+                item_bytes = size(item)
+            yield OrderItem(order_id, event_time, position, self._stream, item, item_bytes)
 
     def _amount(self, minor: int) -> Attribute:
         return {"N": to_text(minor, self._exponent)}
