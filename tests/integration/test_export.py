@@ -10,12 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import boto3
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from sales.settings import AwsSettings
-from sink import aws
+from sales.settings import AwsSettings, StoreSettings
+from sink import aws, tables
 from support import world as small
 from support.world import Event, Item, World, a_world, time_text
 from tillstream.export import whole
@@ -181,6 +182,85 @@ def test_amounts_have_the_digits_of_their_currency(
     assert row[COLUMNS.index("sales")] == amount
 
 
+@pytest.fixture
+def items(place: dict[str, str], new_name: Callable[[str], str]) -> Callable[[list[Event], list[str]], dict[str, str]]:
+    """Puts orders into a fresh table as the contract has them, those named without their lines; gives the place."""
+
+    def put(events: list[Event], omitted: list[str]) -> dict[str, str]:
+        there = place | {"SALES_TABLE": new_name("SalesData"), "DYNAMODB_BILLING": "on-demand"}
+        settings = StoreSettings(**{name.lower(): value for name, value in there.items()})  # type: ignore[arg-type]
+        definition = tables.sales_table(settings)
+        dynamodb = boto3.resource("dynamodb", region_name="us-east-1", endpoint_url=place["AWS_ENDPOINT_URL"])
+        dynamodb.create_table(**definition)
+        with dynamodb.Table(there["SALES_TABLE"]).batch_writer() as writer:
+            for event in events:
+                item = item_of(event)
+                if event.order_id in omitted:
+                    del item["lines"]
+                    item["lines_omitted"] = True
+                writer.put_item(Item=item)
+        return there
+
+    return put
+
+
+def item_of(event: Event) -> dict[str, Any]:
+    """An order in DynamoDB, from the contract alone."""
+
+    def major(minor: int) -> Decimal:
+        return Decimal(event.sign * minor).scaleb(-2)
+
+    lines = []
+    for number, item in enumerate(event.items, start=1):
+        line = {
+            "line": number,
+            "product_id": item.product_id,
+            "product_name": item.product_name,
+            "category": item.category,
+            "quantity": event.sign * item.quantity,
+            "discount": item.discount_percent,
+            "sales": major(item.gross),
+            "net": major(item.net),
+        }
+        if item.unit_cost is not None:
+            line["profit"] = major(item.net - item.quantity * item.unit_cost)
+        lines.append(line)
+    order = {
+        "order_id": event.order_id,
+        "type": event.type,
+        "event_time": time_text(event.event_ms),
+        "category": event.items[0].category or "Uncategorised",
+        "country": event.country,
+        "region": small.REGION_OF[event.country],
+        "currency": "USD",
+        "lines": lines,
+    }
+    return order if event.customer_id is None else order | {"customer_id": event.customer_id}
+
+
+def test_dynamodb_gives_the_same_file(
+    items: Callable[[list[Event], list[str]], dict[str, str]], tmp_path: Path
+) -> None:
+    orders = orders_of(a_strange_world())
+    done = export(items(orders, ["o7"]), tmp_path, "--source", "dynamodb")
+    assert done.returncode == 0, done.stderr
+    held = rows_of((tmp_path / "exported_sales_data.csv").read_bytes())
+    assert held == lines_of([event for event in orders if event.order_id != "o7"])
+    assert b"very large orders: 1" in done.stderr
+
+
+def test_a_span_of_dynamodb_is_one_of_event_time(
+    items: Callable[[list[Event], list[str]], dict[str, str]], tmp_path: Path
+) -> None:
+    orders = orders_of(a_world())
+    times = sorted(event.event_ms for event in orders)
+    between = ("--from", time_text(times[20]), "--to", time_text(times[90]))
+    done = export(items(orders, []), tmp_path, "--source", "dynamodb", *between)
+    assert done.returncode == 0, done.stderr
+    inside = [event for event in orders if times[20] <= event.event_ms < times[90]]
+    assert rows_of((tmp_path / "exported_sales_data.csv").read_bytes()) == lines_of(inside)
+
+
 def test_it_goes_down_a_pipe_too(place: dict[str, str], store: Callable[[World], None], tmp_path: Path) -> None:
     world = a_world()
     store(world)
@@ -214,6 +294,7 @@ def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
     ("change", "arguments", "code", "words"),
     [
         ({"S3_BUCKET": "nowhere"}, (), 3, "NoSuchBucket"),
+        ({"SALES_TABLE": "Nowhere"}, ("--source", "dynamodb"), 3, "ResourceNotFound"),
         ({}, ("--output", "no/such/folder/sales.csv"), 4, "no/such/folder"),
         ({}, ("--from", "never"), 2, "2026-11-20T08:00"),
         ({}, ("--format", "xls"), 2, "parquet"),

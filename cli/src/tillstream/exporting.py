@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import duckdb
+
 from sales.money import exponent
 from sink.relations import PLACE, TABLES
 from tillstream.catalogue import Catalogue, files
 from tillstream.database import Database
+from tillstream.scanned import ScannedOrders
 from tillstream.spans import Span
 
 Format = Literal["csv", "parquet"]
@@ -21,7 +24,7 @@ PROGRESS_SECONDS = 0.2
 """Between two looks at how far the writing is."""
 
 Progress = Callable[[str, float], None]
-"""Told what is being done, and which share of it is, 0 to 1."""
+"""Told what is being done, and which share of it is, 0 to 1. May be called by another thread."""
 
 _FORMULA = "'=', '+', '-', '@', chr(9), chr(10), chr(13)"
 """What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
@@ -56,15 +59,17 @@ def export_stored(catalogue: Catalogue, span: Span, path: Path, form: Format, cu
         tell("looking for repetitions", done / len(folders))
         database.execute(_repeated(files(_ORDERS, folder)))
     lines = f"{files(_ORDERS)} ANTI JOIN repeated USING (filename, file_row_number)" if folders else "orders"
-    return write(database, lines, span, path, form, currency, tell)
+    return _write(database, lines, span, path, form, currency, tell, database.progress)
 
 
-def write(database: Database, lines: str, span: Span, path: Path, form: Format, currency: str, tell: Progress) -> int:
-    """Writes lines in the columns of the contract.
+def export_scanned(
+    database: Database, orders: ScannedOrders, span: Span, path: Path, form: Format, currency: str, tell: Progress
+) -> int:
+    """The lines that DynamoDB holds: of each order id the event at the lowest position.
 
     Args:
-        database: that has them.
-        lines: what SQL selects from, with the columns of ``orders`` that are needed.
+        database: does the writing.
+        orders: of the span.
         span: of event time.
         path: to be written; a device or a pipe will do.
         form: which kind of file.
@@ -72,15 +77,36 @@ def write(database: Database, lines: str, span: Span, path: Path, form: Format, 
         tell: hears of the progress.
 
     Returns:
-        How many there were.
+        How many lines were written.
 
     Raises:
-        duckdb.Error, OSError: the file can't be written, or the lines not be read.
+        duckdb.Error, OSError: the file can't be written.
+        botocore.exceptions.BotoCoreError, ClientError: DynamoDB stays away or refuses.
     """
+    database.stream("scanned", orders.lines())
+    try:
+        return _write(database, "scanned", span, path, form, currency, tell, orders.share)
+    except duckdb.Error:
+        if orders.fault is not None:
+            raise orders.fault from None
+        raise
+
+
+def _write(
+    database: Database,
+    lines: str,
+    span: Span,
+    path: Path,
+    form: Format,
+    currency: str,
+    tell: Progress,
+    share: Callable[[], float],
+) -> int:
+    """Writes lines, given as what SQL selects from; ``share`` says how much of them is read."""
     options = "FORMAT csv, HEADER" if form == "csv" else "FORMAT parquet, COMPRESSION zstd"
     select = _select(lines, span, form, exponent(currency))
     target = str(path).replace("'", "''")
-    with _watched(database, tell):
+    with _watched(share, tell):
         [(count,)] = database.execute(f"COPY ({select}) TO '{target}' ({options}, USE_TMP_FILE false)").rows
     return int(count)
 
@@ -148,13 +174,13 @@ def _select(lines: str, span: Span, form: Format, digits: int) -> str:
 
 
 @contextlib.contextmanager
-def _watched(database: Database, tell: Progress) -> Iterator[None]:
-    """Inside, a thread tells how far the database is."""
+def _watched(share: Callable[[], float], tell: Progress) -> Iterator[None]:
+    """Inside, a thread tells how far the writing is."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(PROGRESS_SECONDS):
-            tell("writing", database.progress())
+            tell("writing", share())
 
     thread = threading.Thread(target=watch)
     thread.start()
