@@ -21,7 +21,8 @@ To = Annotated[
     str, typer.Option("--to", help="The event time to end before, as --from. Both are open by default.", metavar="TIME")
 ]
 
-_HOUR = re.compile(r"dt=(\d{4}-\d\d-\d\d)/hour=(\d\d)/")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_HOUR = re.compile(r"/dt=(\d{4}-\d\d-\d\d)/hour=(\d\d)/\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Span:
 
     def touches_day(self, day: str) -> bool:
         """Is something of this day (``2026-11-20``) inside?"""
-        return self._touches(_moment("dt", day), DAY_MS)
+        return _DAY.fullmatch(day) is not None and self._touches(_moment("dt", day), DAY_MS)
 
     def touches_hour(self, folder: str) -> bool:
         """Is something of an hour's folder (``orders/dt=2026-11-20/hour=08/``) inside?"""
