@@ -286,7 +286,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, aws_credentials: None) -> None:
 
 def extent_of(lane: OrdersIndex, orders: int) -> Extent[Any]:
     prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(orders)]))
-    return Extent("0", None, 1, [prepared.content], orders, 0, 0, 0)
+    return Extent("0", None, 1, [prepared.content], orders, [], 0, 0)
 
 
 @pytest.mark.parametrize(
