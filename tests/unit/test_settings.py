@@ -24,7 +24,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
     documented = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
     services: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings, AuditorSettings]
-    kinds = [*services, GlueSettings]
+    kinds: list[type[Settings]] = [*services, GlueSettings]
     assert documented == {name.upper() for kind in kinds for name in kind.model_fields}
 
 

@@ -83,7 +83,7 @@ def export_scanned(
         duckdb.Error, OSError: the file can't be written.
         botocore.exceptions.BotoCoreError, ClientError: DynamoDB stays away or refuses.
     """
-    database.stream("scanned", orders.lines())
+    database.register("scanned", orders.lines())
     try:
         return _write(database, "scanned", span, path, form, currency, tell, orders.share)
     except duckdb.Error:
