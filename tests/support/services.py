@@ -58,7 +58,8 @@ class Pipeline:
         self._nursery = nursery
         self._children: dict[str, Child] = {}
         given: dict[str, Any] = {name.lower(): text for name, text in environment.items()}
-        list(create_all(SetupSettings(**given)))
+        # At 5 write units, the default, the index would be minutes behind.
+        list(create_all(SetupSettings(**{"dynamodb_billing": "on-demand", **given})))
         self.settings = PipelineSettings(**given)
         self.wire = connect(self.settings, self.settings)
         self.orders = self.wire.open(self.settings.orders_stream)
