@@ -32,6 +32,7 @@ from sales.countries import REGION_OF
 from sales.rules import Rules
 from sales.settings import StoreSettings
 from sales.streams import Chunk
+from sales.streams.packed import pack
 from sink import aws, tables
 from sink.delivery import Extent
 from sink.index import OrdersIndex
@@ -109,9 +110,9 @@ def main() -> None:
         for start in range(0, options.orders, EXTENT_ORDERS):
             rows = range(start, min(start + EXTENT_ORDERS, options.orders))
             cut = slice(rows.start, rows.stop)
-            chunk = Chunk(PARTITION, keys[cut], values[cut], list(rows), [START + 10**9] * len(rows))
+            run = pack(Chunk(PARTITION, keys[cut], values[cut], list(rows), [START + 10**9] * len(rows)))
             began, cpu = time.perf_counter(), time.process_time()
-            prepared = lane.prepare(chunk)
+            prepared = lane.prepare(run)
             decoded = time.process_time()
             make.of(PARTITION, [prepared.content])  # made once more by ``store``: its part of that, apart
             made = time.process_time()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -30,7 +31,7 @@ from sales.streams import (
 )
 from sales.streams.connect import connect
 from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
-from sales.streams.packed import Packed, PackedReader
+from sales.streams.packed import Packed, PackedMember, PackedReader
 from support.waiting import eventually
 
 PARTITIONS = 3
@@ -41,6 +42,8 @@ MEGABYTE = 1_000_000
 
 Position = int | None
 Opens = Callable[[Stream, Mapping[str, Position]], Reader]
+Joins = Callable[..., Member[Chunk]]
+"""A stream, and what its ``member`` takes."""
 KAFKA = ("kafka", "kafka-python")
 
 
@@ -128,7 +131,7 @@ def write(stream: Stream, some: list[tuple[bytes, bytes]]) -> None:
         writer.flush(BOUND)
 
 
-def read(reader: Polled, count: int, max_records: int = 1000) -> list[Chunk]:
+def read(reader: Polled[Chunk], count: int, max_records: int = 1000) -> list[Chunk]:
     """Polls until so many records came."""
     chunks: list[Chunk] = []
 
@@ -147,6 +150,30 @@ def plain(stream: Stream, after: Mapping[str, Position]) -> Reader:
 
 def packed(stream: Stream, after: Mapping[str, Position]) -> Reader:
     return Unpacking(stream.packed_reader(after))
+
+
+def plainly(stream: Stream, *joining: Any) -> Member[Chunk]:
+    return stream.member(*joining)
+
+
+def packedly(stream: Stream, *joining: Any) -> Member[Chunk]:
+    return UnpackingMember(stream.packed_member(*joining))
+
+
+class UnpackingMember:
+    """A packed member that gives chunks again."""
+
+    def __init__(self, member: PackedMember) -> None:
+        self._member = member
+        self.lag = member.lag
+        self.commit = member.commit
+        self.pause = member.pause
+        self.resume = member.resume
+        self.seek = member.seek
+        self.close = member.close
+
+    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
+        return [unpacked(run) for run in self._member.poll(max_records, timeout)]
 
 
 class Unpacking:
@@ -178,6 +205,13 @@ def unpacked(run: Packed) -> Chunk:
 def opens(request: pytest.FixtureRequest) -> Opens:
     """How a test opens readers: each that has one runs for both kinds."""
     how: Opens = request.param
+    return how
+
+
+@pytest.fixture(params=[plainly, packedly], ids=["plain", "packed"])
+def joins(request: pytest.FixtureRequest) -> Joins:
+    """How a test joins groups: each that has one runs for both kinds of members."""
+    how: Joins = request.param
     return how
 
 
@@ -616,26 +650,27 @@ def test_what_is_no_record_or_was_never_committed_is_not_read(
 class Group:
     """The members of one group, what they were told, and what they read."""
 
-    def __init__(self, stream: Stream, name: str) -> None:
+    def __init__(self, stream: Stream, name: str, joins: Joins) -> None:
         self.stream = stream
         self.name = name
+        self.joins = joins
         self.checkpoints = MemoryCheckpoints()
 
-    def join(self, commit_when_revoked: bool = True) -> "Joined":
-        return Joined(self, commit_when_revoked)
+    def join(self, commit_when_revoked: bool = True, joins: Joins | None = None) -> "Joined":
+        return Joined(self, commit_when_revoked, joins or self.joins)
 
 
 class Joined:
     """One member that commits what it read when partitions leave it."""
 
-    def __init__(self, group: Group, commit_when_revoked: bool) -> None:
+    def __init__(self, group: Group, commit_when_revoked: bool, joins: Joins) -> None:
         self.held: dict[str, Position] = {}
         self.assigned: list[dict[str, Position]] = []
         self.revoked: list[list[str]] = []
         self.chunks: list[Chunk] = []
         self.commit_when_revoked = commit_when_revoked
         self.seek_when_assigned: dict[str, Position] = {}
-        self.member: Member = group.stream.member(group.name, group.checkpoints, self._on_assigned, self._on_revoked)
+        self.member = joins(group.stream, group.name, group.checkpoints, self._on_assigned, self._on_revoked)
 
     def _on_assigned(self, starts: dict[str, Position]) -> None:
         self.assigned.append(starts)
@@ -712,8 +747,8 @@ def shared(members: list[AtWork], partitions: list[str]) -> bool:
 
 
 @pytest.fixture
-def group(stream: Stream, new_name: Callable[[str], str]) -> Group:
-    return Group(stream, new_name("group"))
+def group(stream: Stream, new_name: Callable[[str], str], joins: Joins) -> Group:
+    return Group(stream, new_name("group"), joins)
 
 
 def test_a_member_alone_reads_everything_and_the_next_goes_on_where_it_committed(group: Group) -> None:
@@ -751,10 +786,10 @@ def test_what_is_committed_while_partitions_are_given_back_counts(group: Group) 
     second.member.close()
 
 
-def test_each_group_reads_everything(stream: Stream, new_name: Callable[[str], str]) -> None:
+def test_each_group_reads_everything(stream: Stream, new_name: Callable[[str], str], joins: Joins) -> None:
     write(stream, records(100))
     for _ in range(2):
-        joined = Group(stream, new_name("group")).join()
+        joined = Group(stream, new_name("group"), joins).join()
         joined.read(100)
         joined.member.close()
 
@@ -949,7 +984,7 @@ def test_what_a_callback_raises_comes_out_of_poll(group: Group) -> None:
     def refuse(_: dict[str, Position]) -> None:
         raise ZeroDivisionError
 
-    member = group.stream.member(group.name, group.checkpoints, refuse, lambda _: None)
+    member = group.joins(group.stream, group.name, group.checkpoints, refuse, lambda _: None)
 
     def poll_until_it_raises() -> None:
         eventually(lambda: bool(member.poll(1, 0.1)), "the callback's error")

@@ -104,9 +104,9 @@ class Shop:
         archive = Archive(name, self.store, layout, stream=stream.id, digits=20, puts=Inline())
         for partition in stream.partitions():
             after = self._stored.get((name, partition))
-            chunks = stream.reader({partition: after}).poll(100_000, 0)
-            while chunks and len(chunks[0]):
-                some, chunks[0] = chunks[0].cut(EXTENT)
+            runs = stream.packed_reader({partition: after}).poll(100_000, 0)
+            while runs and len(runs[0]):
+                some, runs[0] = runs[0].cut(EXTENT)
                 piece = archive.prepare(some)
                 extent = Extent(
                     partition, after, some.positions[-1], [piece.content], len(some), piece.rejected, some.size(), 1

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sales.settings import AwsSettings, StreamSettings
-from sales.streams import Polled, StreamError, Wire
+from sales.streams import Chunk, Polled, StreamError, Wire
 from sales.streams.connect import connect
 from sales.streams.memory import MemoryCheckpoints
+from sales.streams.packed import Packed
 from support.secure_kafka import PASSWORD, USER, SecureKafka, start_secure
 from support.waiting import eventually
 from tillstream.local import kafka as local_kafka
@@ -48,11 +49,12 @@ def wire(broker: SecureKafka, client: str, protocol: str, mechanism: str = "PLAI
     return connect(StreamSettings.model_validate(values | changes), AwsSettings())
 
 
-def values_of(reader: Polled, count: int) -> list[bytes]:
+def values_of(reader: Polled[Chunk] | Polled[Packed], count: int) -> list[bytes]:
     got: list[bytes] = []
 
     def enough() -> bool:
-        got.extend(value for chunk in reader.poll(100, 0.2) for value in chunk.values)
+        for run in reader.poll(100, 0.2):
+            got.extend((run if isinstance(run, Chunk) else run.chunk()).values)
         return len(got) >= count
 
     eventually(enough)
@@ -85,19 +87,13 @@ def test_records_are_written_and_read_with_tls_and_password(
     assert values_of(reader, 100) == sent
     reader.close()
     packed = stream.packed_reader(dict.fromkeys(stream.partitions()))
-    runs: list[bytes] = []
-
-    def enough() -> bool:
-        runs.extend(run.value(row) for run in packed.poll(100, 0.2) for row in range(len(run)))
-        return len(runs) >= 100
-
-    eventually(enough)
-    assert sorted(runs) == sent
+    assert values_of(packed, 100) == sent
     packed.close()
-    member = stream.member(new_name("group"), MemoryCheckpoints(), lambda _: None, lambda _: None)
-    assert values_of(member, 100) == sent
-    member.commit(dict.fromkeys(stream.partitions(), 0))
-    member.close()
+    for join in (stream.member, stream.packed_member):
+        member = join(new_name("group"), MemoryCheckpoints(), lambda _: None, lambda _: None)
+        assert values_of(member, 100) == sent
+        member.commit(dict.fromkeys(stream.partitions(), 0))
+        member.close()
     assert sum(end is not None for end in stream.ends().values()) == 2
     there.close()
 

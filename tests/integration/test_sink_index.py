@@ -19,6 +19,7 @@ from sales.rollups import Rollup
 from sales.settings import AwsSettings, StoreSettings
 from sales.streams import AwayError
 from sales.streams.memory import MemoryCheckpoints, MemoryWire
+from sales.streams.packed import pack
 from sink import aws, tables
 from sink.delivery import AbandonedError, Delivery, Extent, Limits
 from sink.index import OrdersIndex, RollupsIndex
@@ -85,8 +86,7 @@ def account(place: StoreSettings) -> Iterator[Account]:
 
 
 def store(lane: OrdersIndex, values: list[bytes], positions: list[int]) -> None:
-    chunk = a_chunk(values, positions=positions)
-    prepared = lane.prepare(chunk)
+    prepared = lane.prepare(pack(a_chunk(values, positions=positions)))
     extent = Extent("0", None, positions[-1], [prepared.content], len(values), prepared.rejected, 0, 0)
     lane.store(extent, threading.Event())
 
@@ -141,8 +141,8 @@ def test_an_item_of_another_incarnation_of_the_stream_stays_as_it_is(account: Ac
 
 
 def test_malformed_messages_are_counted_and_their_neighbours_stand(account: Account) -> None:
-    chunk = a_chunk([an_order("a"), b"{", an_order("b", currency="EUR"), an_order("c")])
-    prepared = account.orders_index().prepare(chunk)
+    run = pack(a_chunk([an_order("a"), b"{", an_order("b", currency="EUR"), an_order("c")]))
+    prepared = account.orders_index().prepare(run)
     assert (prepared.content.order_ids, prepared.rejected) == (["a", "c"], [10, 13])
 
 
@@ -285,7 +285,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, aws_credentials: None) -> None:
 
 
 def extent_of(lane: OrdersIndex, orders: int) -> Extent[Any]:
-    prepared = lane.prepare(a_chunk([an_order(f"o-{number}") for number in range(orders)]))
+    prepared = lane.prepare(pack(a_chunk([an_order(f"o-{number}") for number in range(orders)])))
     return Extent("0", None, 1, [prepared.content], orders, [], 0, 0)
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sales.streams import AwayError, Checkpoint, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, MemoryWire
+from sales.streams.packed import Packed, PackingMember
 from sink.archive import Archive
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
 from sink.layouts import orders_layout
@@ -41,10 +43,11 @@ class MemoryLane:
         self.weight = 1
         """bytes held for each of a message's"""
 
-    def prepare(self, chunk: Chunk) -> Prepared[Rows]:
+    def prepare(self, run: Packed) -> Prepared[Rows]:
+        chunk = run.chunk()
         rows = list(zip(chunk.positions, chunk.values, strict=True))
         bad = [position for position, value in rows if value == b"bad"]
-        return Prepared(rows, bad, self.weight * chunk.size())
+        return Prepared(rows, bad, self.weight * run.size())
 
     def start(self, partition: str, committed: int | None) -> Start:  # noqa: ARG002 (one partition)
         self._answer()
@@ -432,6 +435,28 @@ def test_records_that_a_client_hands_out_again_are_left_out(
     sink.stop()
     assert lane.values() == numbered(0, 30)
     assert sink.fault is None
+
+
+def test_positions_are_pythons_integers_whatever_the_wire_counts_with(
+    stream: MemoryStream, checkpoints: MemoryCheckpoints, run: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = PackingMember.poll
+
+    def counted(member: PackingMember, max_records: int, timeout: float) -> list[Packed]:
+        """As Kafka's compiled reader has them."""
+        return [replace(run, positions=np.array(run.positions)) for run in poll(member, max_records, timeout)]
+
+    monkeypatch.setattr(PackingMember, "poll", counted)
+    lane = MemoryLane()
+    lane.first = Start(after=None, end=6)
+    write(stream, b"0", b"bad", b"2", b"3")
+    sink = run(lane)
+    eventually(lambda: len(lane.stored) == 1)
+    sink.await_read(4)
+    sink.stop()
+    assert [(type(extent.end), extent.end) for extent in lane.stored] == [(int, 6), (int, 9)]
+    assert {type(position) for position in committed(checkpoints)} == {int}
+    assert [type(position) for extent in lane.stored for position in extent.rejected] == [int]
 
 
 def test_a_member_that_leaves_hands_over_what_it_read(run: Callable[..., Sink]) -> None:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sales.countries import REGION_OF
-from sales.streams import Checkpoints, Chunk, StreamError
+from sales.streams import Checkpoints, StreamError
 from sales.streams.memory import MemoryCheckpoints
+from sales.streams.packed import Packed, pack
 from sink.archive import Archive
 from sink.delivery import Delivery, Limits
 from sink.layouts import orders_layout
@@ -76,7 +77,7 @@ class HandMember:
         self._after: int | None = None
         self._before: int | None = None
 
-    def poll(self, max_records: int, timeout: float) -> list[Chunk]:  # noqa: ARG002 (the test moves the clock)
+    def poll(self, max_records: int, timeout: float) -> list[Packed]:  # noqa: ARG002 (the test moves the clock)
         fate = self._process.ask("poll")
         if fate == "crash after":
             raise CrashError
@@ -92,7 +93,7 @@ class HandMember:
         if not values:
             return []
         self._before, self._after = self._after, positions[-1]
-        return [a_chunk(values, positions=positions)]
+        return [pack(a_chunk(values, positions=positions))]
 
     def _hear(self) -> None:
         process, group = self._process, self._process.group
@@ -170,7 +171,7 @@ class Process(Fated):
         stream: Any = self
         Delivery(stream, "sink", checkpoints, lane, self._limits, stop_seconds=5, clock=lambda: self.now).run(self.stop)
 
-    def member(
+    def packed_member(
         self,
         group: str,  # noqa: ARG002 (there is one)
         checkpoints: Checkpoints,  # noqa: ARG002 (the broker keeps them)

@@ -10,7 +10,8 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
-from sales.streams import Chunk, format_position
+from sales.streams import format_position
+from sales.streams.packed import Packed
 from sink import extents, failpoints, parquet
 from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
 from sink.extents import Chain, Done, Head, Pin, StoredObject
@@ -56,9 +57,9 @@ class Archive:
         self._digits = digits
         self._puts = puts
 
-    def prepare(self, chunk: Chunk) -> Prepared[pa.Table]:
+    def prepare(self, run: Packed) -> Prepared[pa.Table]:
         """See ``Lane``."""
-        piece = self._layout.decode(chunk)
+        piece = self._layout.decode(run.chunk())
         return Prepared(piece.table, piece.rejected, piece.table.get_total_buffer_size())
 
     def start(self, partition: str, committed: int | None) -> Start:

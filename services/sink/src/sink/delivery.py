@@ -16,7 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
-from sales.streams import AwayError, Checkpoints, Chunk, Member, Stream, StreamError
+from sales.streams import AwayError, Checkpoints, Stream, StreamError
+from sales.streams.packed import Packed, PackedMember
 from sales.streams.reaching import backoff
 from sink import failpoints
 
@@ -64,7 +65,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[T]):
-    """One chunk as the lane holds it until it is stored."""
+    """One run of records as the lane holds it until it is stored."""
 
     content: T
     rejected: list[int]
@@ -114,8 +115,8 @@ class Lane(Protocol[T]):
     name: str
     """for people and the log: ``archive-orders``"""
 
-    def prepare(self, chunk: Chunk) -> Prepared[T]:
-        """Decodes a chunk; on the reading thread, must not block."""
+    def prepare(self, run: Packed) -> Prepared[T]:
+        """Decodes a run; on the reading thread, must not block. The run's memory is lent: what is kept is a copy."""
         ...
 
     def start(self, partition: str, committed: int | None) -> Start:
@@ -264,7 +265,9 @@ class Delivery(Generic[T]):
             StoreError: the store refuses for good, or holds something else than it must.
         """
         self._workers = ThreadPoolExecutor(self._limits.workers, thread_name_prefix=self._lane.name)
-        self._member: Member = self._stream.member(self._group, self._checkpoints, self._on_assigned, self._on_revoked)
+        self._member: PackedMember = self._stream.packed_member(
+            self._group, self._checkpoints, self._on_assigned, self._on_revoked
+        )
         try:
             while not stop.is_set():
                 self._step()
@@ -368,28 +371,28 @@ class Delivery(Generic[T]):
     # Reading.
 
     def _read(self) -> None:
-        chunks = self._member.poll(self._poll_records, POLL_SECONDS)
-        for chunk in chunks:
-            self._take(chunk)
-        records = sum(map(len, chunks))
+        runs = self._member.poll(self._poll_records, POLL_SECONDS)
+        for run in runs:
+            self._take(run)
+        records = sum(map(len, runs))
         if records:
-            mean = sum(map(Chunk.size, chunks)) / records
+            mean = sum(map(Packed.size, runs)) / records
             self._poll_records = max(1, min(POLL_RECORDS, int(POLL_BYTES / max(mean, 1))))
 
-    def _take(self, chunk: Chunk) -> None:
-        """Adds a chunk to its partition's open extent; a pinned extent ends inside it where it must."""
-        partition = self._partitions.get(chunk.partition)
+    def _take(self, run: Packed) -> None:
+        """Adds a run to its partition's open extent; a pinned extent ends inside it where it must."""
+        partition = self._partitions.get(run.partition)
         if partition is None or partition.open is None:
             return  # read before it was known where to start; will be read again from there
-        rest = chunk
-        if partition.open.last is not None and chunk.positions[0] <= partition.open.last:
+        rest = run
+        if partition.open.last is not None and run.positions[0] <= partition.open.last:
             # What is counted twice here could never be told from two orders again, neither in a pin nor in a file.
-            again, rest = chunk.cut_after(partition.open.last)
+            again, rest = run.cut_after(partition.open.last)
             log.warning(
                 "%s: %d records of partition %s came again and are left out",
                 self._lane.name,
                 len(again),
-                chunk.partition,
+                run.partition,
             )
         while len(rest):
             pinned = partition.pinned_end
@@ -399,16 +402,16 @@ class Delivery(Generic[T]):
             if pinned is not None and (len(rest) or inside.positions[-1] == pinned):
                 self._seal(partition, partition.open)
 
-    def _add(self, extent: _Open[T], chunk: Chunk) -> None:
+    def _add(self, extent: _Open[T], run: Packed) -> None:
         if extent.read == 0:
             extent.since = self._clock()
-        prepared = self._lane.prepare(chunk)
+        prepared = self._lane.prepare(run)
         extent.pieces.append(prepared.content)
-        extent.read += len(chunk)
+        extent.read += len(run)
         extent.rejected += prepared.rejected
-        extent.bytes += chunk.size()
+        extent.bytes += run.size()
         extent.held += prepared.held + REJECTED_BYTES * len(prepared.rejected)
-        extent.end = chunk.positions[-1]
+        extent.end = int(run.positions[-1])  # on Kafka numpy's, which neither JSON nor a store knows
 
     # Rotation.
 

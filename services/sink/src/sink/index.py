@@ -12,7 +12,7 @@ from sales import orders
 from sales.orders import Batch
 from sales.rollups import Rollup
 from sales.rules import Rules
-from sales.streams import Chunk
+from sales.streams.packed import Packed
 from sink import items
 from sink.delivery import Extent, Prepared, Start, Stored
 from sink.items import Item, OrderItem, OrderItems
@@ -48,8 +48,9 @@ class OrdersIndex:
         self._rules = rules
         self._make = make
 
-    def prepare(self, chunk: Chunk) -> Prepared[Batch]:
+    def prepare(self, run: Packed) -> Prepared[Batch]:
         """See ``Lane``."""
+        chunk = run.chunk()
         decoded = orders.decode(self._rules, chunk.keys, chunk.values, chunk.positions, chunk.broker_times)
         batch = decoded.accepted
         held = ORDER_BYTES * len(batch) + LINE_BYTES * len(batch.product_ids)
@@ -102,8 +103,9 @@ class RollupsIndex:
         self._table = table
         self._currency = currency
 
-    def prepare(self, chunk: Chunk) -> Prepared[list[Rollup]]:
+    def prepare(self, run: Packed) -> Prepared[list[Rollup]]:
         """See ``Lane``."""
+        chunk = run.chunk()
         found = find_rollups(chunk.values)
         return Prepared(found.records, found.missing(chunk.positions), ROLLUP_BYTES * len(found.records))
 

@@ -8,14 +8,13 @@ Every call that touches the network may block for at most its timeout, and raise
 stays away; what was written but not acknowledged is then unknown, and writing it again must be harmless.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from sales.streams.packed import PackedReader
+    from sales.streams.packed import PackedMember, PackedReader
 
 
 NO_TIPS: Mapping[str, int] = MappingProxyType({})
@@ -59,21 +58,21 @@ class Chunk:
         """In two, the first with ``at`` records."""
         return self._part(slice(at)), self._part(slice(at, None))
 
-    def cut_after(self, position: int) -> "tuple[Chunk, Chunk]":
-        """In two: the records up to and with a position, and those behind it."""
-        return self.cut(bisect_right(self.positions, position))
-
     def _part(self, which: slice) -> "Chunk":
         return Chunk(
             self.partition, self.keys[which], self.values[which], self.positions[which], self.broker_times[which]
         )
 
 
-class Polled(Protocol):
+Records = TypeVar("Records")
+"""Consecutive records of one partition: a `Chunk`, or `sales.streams.packed.Packed`."""
+
+
+class Polled(Protocol[Records]):
     """What gives records of some partitions of a stream. One thread at a time."""
 
-    def poll(self, max_records: int, timeout: float) -> list[Chunk]:
-        """The next records, at most ``max_records`` in all, at most one chunk a partition; empty when none came in
+    def poll(self, max_records: int, timeout: float) -> list[Records]:
+        """The next records, at most ``max_records`` in all, at most once a partition; empty when none came in
         ``timeout`` seconds (0: don't wait). Faults that mend themselves are retried inside, without blocking longer.
 
         Raises:
@@ -93,7 +92,7 @@ class Polled(Protocol):
         ...
 
 
-class Reader(Polled, Protocol):
+class Reader(Polled[Chunk], Protocol):
     """Reads partitions that the caller names, each after a position that the caller knows."""
 
     def partitions(self) -> list[str]:
@@ -114,7 +113,7 @@ class Reader(Polled, Protocol):
         ...
 
 
-class Member(Polled, Protocol):
+class Member(Polled[Records], Protocol[Records]):
     """A reader that shares a stream's partitions with the other members of its group, and remembers how far it came.
 
     Callbacks run inside ``poll`` and ``close``, on the caller's thread.
@@ -226,7 +225,7 @@ class Stream(Readable, Protocol):
         checkpoints: "Checkpoints",
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
-    ) -> Member:
+    ) -> Member[Chunk]:
         """Joins ``group``. ``on_assigned`` gets each new partition with the last committed position (None: none);
         ``on_revoked`` the partitions that go to somebody else, while commits still count where they can, and those that
         ended (a shard that was split) once all of them is committed.
@@ -237,6 +236,17 @@ class Stream(Readable, Protocol):
             on_assigned: may call ``seek``.
             on_revoked: must finish or drop what is open for these partitions.
         """
+        ...
+
+    def packed_member(
+        self,
+        group: str,
+        checkpoints: "Checkpoints",
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> "PackedMember":
+        """As ``member``, for code that looks at bytes, as ``packed_reader`` is to ``reader``. Members of both kinds may
+        be in one group."""
         ...
 
     def writer(self) -> Writer:

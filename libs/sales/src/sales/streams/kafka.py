@@ -17,7 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Of
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from sales.settings import StreamSettings
-from sales.streams import NO_TIPS, AwayError, Checkpoints, Member, PositionLostError, Reader, StreamError, Writer
+from sales.streams import NO_TIPS, AwayError, Checkpoints, Chunk, Member, PositionLostError, Reader, StreamError, Writer
 from sales.streams.kafka_confluent import (
     ConfluentMember,
     ConfluentReader,
@@ -28,7 +28,7 @@ from sales.streams.kafka_confluent import (
 )
 from sales.streams.kafka_python import PurePythonMember, PurePythonReader, PurePythonWriter, kafka_python_settings
 from sales.streams.kafka_watched import Watched
-from sales.streams.packed import PackedReader, Packing
+from sales.streams.packed import PackedMember, PackedReader, Packing, PackingMember
 from sales.streams.reaching import reach
 from sales.streams.seldom import Seldom
 
@@ -334,7 +334,7 @@ class KafkaStream:
         checkpoints: Checkpoints,  # noqa: ARG002 (Kafka keeps a group's positions itself)
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
-    ) -> Member:
+    ) -> Member[Chunk]:
         """A member of a consumer group; its positions are the group's committed offsets."""
         if self._pure_python:
             return PurePythonMember(
@@ -355,6 +355,16 @@ class KafkaStream:
             on_assigned=on_assigned,
             on_revoked=on_revoked,
         )
+
+    def packed_member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> PackedMember:
+        """What ``member`` gives, packed."""
+        return PackingMember(self.member(group, checkpoints, on_assigned, on_revoked))
 
     def writer(self) -> Writer:
         """An idempotent producer that waits for all replicas."""

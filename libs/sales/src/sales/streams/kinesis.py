@@ -19,7 +19,7 @@ from sales.settings import AwsSettings, StreamSettings
 from sales.streams import NO_TIPS, Checkpoints, PositionLostError, StreamError
 from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Listing, Shard
 from sales.streams.kinesis_writer import KinesisWriter
-from sales.streams.packed import Packing
+from sales.streams.packed import Packing, PackingMember
 from sales.streams.reaching import reach
 
 log = logging.getLogger(__name__)
@@ -334,6 +334,16 @@ class KinesisStream:
             on_revoked=on_revoked,
             read_seconds=self._read_seconds,
         )
+
+    def packed_member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> PackingMember:
+        """The same, packed."""
+        return PackingMember(self.member(group, checkpoints, on_assigned, on_revoked))
 
     def writer(self) -> KinesisWriter:
         """A writer with a sending thread of its own."""

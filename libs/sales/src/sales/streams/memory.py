@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sales.streams import NO_TIPS, Checkpoint, Checkpoints, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
-from sales.streams.packed import Packing
+from sales.streams.packed import Packing, PackingMember
 
 POSITION_DIGITS = 20
 
@@ -122,6 +122,16 @@ class MemoryStream:
     ) -> "MemoryMember":
         """Joins a group; positions are kept by ``checkpoints``, as on Kinesis."""
         return MemoryMember(self, group, checkpoints, on_assigned, on_revoked)
+
+    def packed_member(
+        self,
+        group: str,
+        checkpoints: Checkpoints,
+        on_assigned: Callable[[dict[str, int | None]], None],
+        on_revoked: Callable[[list[str]], None],
+    ) -> PackingMember:
+        """The same, packed."""
+        return PackingMember(self.member(group, checkpoints, on_assigned, on_revoked))
 
     def writer(self) -> "MemoryWriter":
         """A new writer."""

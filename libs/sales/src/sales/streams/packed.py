@@ -1,14 +1,15 @@
 """Records of a stream in one buffer, for readers that look at bytes: no Python object for a record."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sales.memory import PADDING
-from sales.streams import Chunk, Reader
+from sales.streams import Chunk, Member, Polled, Reader
 
 Int64s = npt.NDArray[np.int64]
 
@@ -16,7 +17,11 @@ Int64s = npt.NDArray[np.int64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
     """Consecutive records of one partition, in position order: record ``i`` has the value
-    ``data[value_starts[i]:value_ends[i]]``, and the same for its key."""
+    ``data[value_starts[i]:value_ends[i]]``, and the same for its key.
+
+    The data is lent: a reader writes other records into the same memory once nobody looks into it any more. Whoever
+    keeps some of it for longer copies that: a view of one byte keeps megabytes.
+    """
 
     partition: str
     data: npt.NDArray[np.uint8]
@@ -42,9 +47,30 @@ class Packed:
         """The value of one record."""
         return self.data[self.value_starts[row] : self.value_ends[row]].tobytes()
 
+    def size(self) -> int:
+        """Bytes of the values."""
+        return int((self.value_ends - self.value_starts).sum())
+
     def cut(self, at: int) -> "tuple[Packed, Packed]":
         """In two, the first with ``at`` records; both look into the same data."""
         return self._part(slice(at)), self._part(slice(at, None))
+
+    def cut_after(self, position: int) -> "tuple[Packed, Packed]":
+        """In two: the records up to and with a position, and those behind it."""
+        return self.cut(bisect_right(self.positions, position))
+
+    def chunk(self) -> Chunk:
+        """The same as Python objects, copied."""
+        data = self.data.data
+        keys = zip(self.key_starts.tolist(), self.key_ends.tolist(), strict=True)
+        values = zip(self.value_starts.tolist(), self.value_ends.tolist(), strict=True)
+        return Chunk(
+            self.partition,
+            [None if start < 0 else bytes(data[start:end]) for start, end in keys],
+            [bytes(data[start:end]) for start, end in values],
+            list(map(int, self.positions)),
+            self.broker_times.tolist(),
+        )
 
     def _part(self, which: slice) -> "Packed":
         return Packed(
@@ -59,7 +85,7 @@ class Packed:
         )
 
 
-class PackedReader(Protocol):
+class PackedReader(Polled[Packed], Protocol):
     """A `Reader` that packs: the same promises, the same errors."""
 
     def partitions(self) -> list[str]:
@@ -70,24 +96,15 @@ class PackedReader(Protocol):
         """As `Reader.add`."""
         ...
 
-    def poll(self, max_records: int, timeout: float) -> list[Packed]:
-        """The next records, at most ``max_records`` in all, at most one run a partition; empty when none came in
-        ``timeout`` seconds (0: don't wait)."""
-        ...
-
-    def lag(self) -> dict[str, int | None]:
-        """As `Reader.lag`."""
-        ...
-
     def tips(self) -> dict[str, int]:
         """When there was nothing behind what has been handed out, in ms since 1970 by this machine's clock, of each
         partition where that is known. For a wire where a position expires though nothing came after it (Kinesis):
         whoever keeps a position keeps this with it. Others tell of none."""
         ...
 
-    def close(self) -> None:
-        """As `Reader.close`."""
-        ...
+
+PackedMember: TypeAlias = Member[Packed]
+"""A `Member` that packs: the same promises, the same errors."""
 
 
 def pack(chunk: Chunk) -> Packed:
@@ -126,3 +143,20 @@ class Packing:
     def poll(self, max_records: int, timeout: float) -> list[Packed]:
         """As the reader's, packed."""
         return [pack(chunk) for chunk in self._reader.poll(max_records, timeout)]
+
+
+class PackingMember:
+    """Packs what any member gives."""
+
+    def __init__(self, member: Member[Chunk]) -> None:
+        self._member = member
+        self.lag = member.lag
+        self.commit = member.commit
+        self.pause = member.pause
+        self.resume = member.resume
+        self.seek = member.seek
+        self.close = member.close
+
+    def poll(self, max_records: int, timeout: float) -> list[Packed]:
+        """As the member's, packed."""
+        return [pack(chunk) for chunk in self._member.poll(max_records, timeout)]
