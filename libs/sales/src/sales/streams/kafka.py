@@ -316,7 +316,7 @@ class KafkaStream:
     ) -> PackedReader:
         """A reader of whole batches, whichever client is set; what ``reader`` gives, packed, where the package's extra
         ``compiled`` is not installed."""
-        if not all(map(find_spec, COMPILED)):
+        if not _compiled():
             return Packing(self.reader(after))
         from sales.streams.kafka_batches import BatchesReader  # noqa: PLC0415 (numba takes a second, and 100 MB)
 
@@ -363,8 +363,22 @@ class KafkaStream:
         on_assigned: Callable[[dict[str, int | None]], None],
         on_revoked: Callable[[list[str]], None],
     ) -> PackedMember:
-        """What ``member`` gives, packed."""
-        return PackingMember(self.member(group, checkpoints, on_assigned, on_revoked))
+        """Owns as ``member`` does, and reads as ``packed_reader``; what ``member`` gives, packed, without librdkafka or
+        where the package's extra ``compiled`` is not installed."""
+        if self._pure_python or not _compiled():
+            return PackingMember(self.member(group, checkpoints, on_assigned, on_revoked))
+        from sales.streams.kafka_member import BatchesMember  # noqa: PLC0415 (see packed_reader)
+
+        return BatchesMember(
+            librdkafka_settings(self._settings),
+            kafka_python_settings(self._settings),
+            self._topic,
+            group,
+            watched=self._watched(),
+            starts_of=self.starts,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+        )
 
     def writer(self) -> Writer:
         """An idempotent producer that waits for all replicas."""
@@ -410,6 +424,11 @@ class KafkaStream:
             return {str(partition.partition): answer.offset for partition, answer in found.items()}
 
         return offsets(OffsetSpec.EARLIEST), offsets(OffsetSpec.LATEST)
+
+
+def _compiled() -> bool:
+    """Whether whole batches can be read."""
+    return all(map(find_spec, COMPILED))
 
 
 def _partitions(topic: Mapping[str, Any]) -> list[str]:

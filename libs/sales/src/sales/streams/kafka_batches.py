@@ -119,7 +119,7 @@ class BatchesReader(Fetching):
             raise self._failure
         try:
             self._watched.partitions()
-            if not self._waiting:
+            if not self._has_waiting():
                 self._fetch(timeout)
             return self._hand_out(max_records)
         except StreamError as fault:
@@ -143,6 +143,8 @@ class BatchesReader(Fetching):
         for number in list(self._waiting):
             if room == 0:
                 break
+            if number in self._paused:
+                continue
             run = self._next_run(number, min(room, LARGEST_RUN))
             if len(run):
                 self._next[number] = int(run.positions[-1]) + 1
@@ -165,6 +167,19 @@ class BatchesReader(Fetching):
         if batches or number in self._rests:
             self._waiting[number] = batches  # at the back, so that a busy partition starves none
         return run
+
+    def go_to(self, number: int, offset: int) -> None:
+        """See `Fetching`."""
+        super().go_to(number, offset)
+        self._forget(number)
+
+    def _drop(self, number: int) -> None:
+        super()._drop(number)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._rests.pop(number, None)
+        self._fetched.pop(number, None)
 
     def lag(self) -> dict[str, int | None]:
         """Records up to the end that the last fetch heard of; ends of transactions count until they are fetched."""

@@ -218,7 +218,7 @@ class ConfluentReader:
         self._failure: StreamError | None = None
         self._closed = False
         # librdkafka asks for a group id even where no group is used: nothing is ever committed under it.
-        self._consumer = _consumer({"group.id": "tillstream-reader"} | config | _CONSUMER)
+        self._consumer = _consumer({"group.id": "tillstream-reader"} | _CONSUMER | config)
         self._begin(starts)
 
     def _begin(self, starts: Mapping[int, int]) -> None:
@@ -388,7 +388,11 @@ class ConfluentMember(ConfluentReader):
             starts = self._starts_of(self._arriving)
         finally:
             self._arriving = None
-        consumer.incremental_assign([TopicPartition(self._topic, *start) for start in starts.items()])
+        self._take_on(starts)
+
+    def _take_on(self, starts: Mapping[int, int]) -> None:
+        """Reads partitions that were assigned, from these offsets."""
+        self._consumer.incremental_assign([TopicPartition(self._topic, *start) for start in starts.items()])
         self._next.update(starts)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -413,9 +417,13 @@ class ConfluentMember(ConfluentReader):
             if held:
                 self._on_revoked([str(number) for number in held])
         finally:
-            for number in held:
-                del self._next[number]
-                self._taken.pop(number, None)  # another member reads it again
+            self._drop(held)
+
+    def _drop(self, numbers: Iterable[int]) -> None:
+        """Forgets partitions, and what the running poll has of them: another member reads it again."""
+        for number in numbers:
+            del self._next[number]
+            self._taken.pop(number, None)
 
     def commit(self, positions: Mapping[str, int]) -> None:
         """Commits the offsets after these positions, and waits for the answer. Inside ``on_revoked`` it only sends
@@ -479,10 +487,13 @@ class ConfluentMember(ConfluentReader):
             return
         self._own(partition)
         ((number, offset),) = self._starts_of({partition: after}).items()
+        self._go_to(number, offset)
+
+    def _go_to(self, number: int, offset: int) -> None:
         try:
             self._consumer.seek(TopicPartition(self._topic, number, offset))
         except KafkaException as fault:
-            raise StreamError(f"Kafka's client does not seek in {self._topic}/{partition}: {fault}") from fault
+            raise StreamError(f"Kafka's client does not seek in {self._topic}/{number}: {fault}") from fault
         self._next[number] = offset
 
     def _own(self, partition: str) -> None:

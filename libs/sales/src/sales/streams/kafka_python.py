@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -114,13 +114,48 @@ class Fetching:
             self._consumer = KafkaConsumer(**(config | self.settings))
         except KafkaError as fault:
             raise StreamError(f"Kafka's client does not start: {fault}") from fault
-        self._begin(starts)
+        self.begin(starts)
 
-    def _begin(self, starts: Mapping[int, int]) -> None:
-        self._consumer.assign([TopicPartition(self._topic, number) for number in starts])
+    def begin(self, starts: Mapping[int, int]) -> None:
+        """Reads these partitions too, each from an offset that is there; what was fetched of others stays."""
+        self._consumer.assign([TopicPartition(self._topic, number) for number in {**self._next, **starts}])
         for number, offset in starts.items():
             self._consumer.seek(TopicPartition(self._topic, number), offset)
-        self._next = dict(starts)
+        self._next.update(starts)
+
+    def end(self, numbers: Iterable[int]) -> None:
+        """Reads these partitions no more, and drops what was fetched of them."""
+        for number in numbers:
+            self._drop(number)
+        self._consumer.assign([TopicPartition(self._topic, number) for number in self._next])
+
+    def go_to(self, number: int, offset: int) -> None:
+        """Reads a partition on from an offset that is there, and drops what was fetched of it."""
+        self._consumer.seek(TopicPartition(self._topic, number), offset)
+        self._waiting.pop(number, None)
+        self._next[number] = offset
+
+    def pause(self, partition: str) -> None:
+        """Stops fetching it; what is fetched already waits."""
+        there = self._own(partition)
+        self._paused.add(there.partition)
+        self._consumer.pause(there)
+
+    def resume(self, partition: str) -> None:
+        """Goes on where the reader was."""
+        there = self._own(partition)
+        self._paused.discard(there.partition)
+        self._consumer.resume(there)
+
+    def _own(self, partition: str) -> TopicPartition:
+        if int(partition) not in self._next:
+            raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
+        return TopicPartition(self._topic, int(partition))
+
+    def _drop(self, number: int) -> None:
+        del self._next[number]
+        self._waiting.pop(number, None)
+        self._paused.discard(number)
 
     def partitions(self) -> list[str]:
         """As the cluster was last asked."""
@@ -128,11 +163,7 @@ class Fetching:
 
     def add(self, after: Mapping[str, int | None]) -> None:
         """Asks the cluster whether the positions are there, and reads on; what was fetched ahead stays."""
-        starts = self._starts_of({name: position for name, position in after.items() if int(name) not in self._next})
-        self._consumer.assign([TopicPartition(self._topic, number) for number in {**self._next, **starts}])
-        for number, offset in starts.items():
-            self._consumer.seek(TopicPartition(self._topic, number), offset)
-        self._next.update(starts)
+        self.begin(self._starts_of({name: position for name, position in after.items() if int(name) not in self._next}))
 
     def _has_waiting(self) -> bool:
         return not self._paused.issuperset(self._waiting)
@@ -243,8 +274,8 @@ class PurePythonMember(PurePythonReader):
         }
         super().__init__(config | group_config, topic, {}, watched=watched, starts_of=starts_of)
 
-    def _begin(self, starts: Mapping[int, int]) -> None:
-        self._next = dict(starts)
+    def begin(self, starts: Mapping[int, int]) -> None:  # noqa: ARG002 (the group deals them out later)
+        """Joins the group."""
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         # The member that deals out partitions does so from what it knows of the topic; before the first answer that is
         # nothing, and it would only deal again METADATA_SECONDS later.
@@ -299,11 +330,6 @@ class PurePythonMember(PurePythonReader):
             self._revoking = None
             for name in names:
                 self._drop(int(name))
-
-    def _drop(self, number: int) -> None:
-        del self._next[number]
-        self._waiting.pop(number, None)
-        self._paused.discard(number)
 
     async def _commit_leaving(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         for _ in range(COMMIT_TRIES):
@@ -365,33 +391,14 @@ class PurePythonMember(PurePythonReader):
         except (KafkaError, RuntimeError) as fault:  # RuntimeError: on the client's thread, the partitions are lost
             raise StreamError(f"Kafka did not take the commit: {fault}") from fault
 
-    def pause(self, partition: str) -> None:
-        """Stops fetching it; what is fetched already waits."""
-        there = self._own(partition)
-        self._paused.add(there.partition)
-        self._consumer.pause(there)
-
-    def resume(self, partition: str) -> None:
-        """Goes on where the reader was."""
-        there = self._own(partition)
-        self._paused.discard(there.partition)
-        self._consumer.resume(there)
-
     def seek(self, partition: str, after: int | None) -> None:
         """Goes on after a position; asks the cluster whether it is there."""
         if partition in self._arriving:
             self._arriving[partition] = after
             return
-        there = self._own(partition)
+        self._own(partition)
         ((number, offset),) = self._starts_of({partition: after}).items()
-        self._consumer.seek(there, offset)
-        self._waiting.pop(number, None)
-        self._next[number] = offset
-
-    def _own(self, partition: str) -> TopicPartition:
-        if int(partition) not in self._next:
-            raise StreamError(f"partition {partition} of {self._topic} is not assigned to this member")
-        return TopicPartition(self._topic, int(partition))
+        self.go_to(number, offset)
 
     def close(self) -> None:
         """Gives every partition back, on the caller's thread, and leaves the group."""
