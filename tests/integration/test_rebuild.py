@@ -26,7 +26,9 @@ from sales.times import format_time
 from sink import aws
 from sink.archive import Archive
 from sink.delivery import Extent, Stored
-from sink.layouts import Layout, dead_letters_layout, orders_layout
+from sink.layouts import Layout
+from sink.messages import dead_letters_layout
+from sink.orders import orders_layout
 from sink.store import S3Store
 from support.sinking import RULES, Inline, a_line
 from support.waiting import eventually
@@ -99,7 +101,7 @@ class Shop:
         letters = self.wire.open("orders-dead-letters")
         self._archive("orders-dead-letters", dead_letters_layout(letters.id, 20))
 
-    def _archive(self, name: str, layout: Layout) -> None:
+    def _archive(self, name: str, layout: Layout[Any]) -> None:
         stream = self.wire.open(name)
         archive = Archive(name, self.store, layout, stream=stream.id, digits=20, puts=Inline())
         for partition in stream.partitions():

@@ -265,7 +265,7 @@ class Machine:
         decoded = self.decoder.decode([run])
         columns, words = decoded.columns, decoded.columns.orders.view(np.uint64)
         times, marks = columns.orders[c.EVENT_TIME], np.array(positions, dtype=np.uint64)[columns.orders[c.ROW]]
-        entries = identities(words[c.ID_LOW], words[c.ID_HIGH], times, decoded.contents, marks)
+        entries = identities(words[c.ID_LOW], words[c.ID_HIGH], times, self.decoder.contents(columns), marks)
         accepted = columns.take(self.dedup.admit(times, entries) == Verdict.ACCEPTED)
         origin = Origin(f"orders/{partition}", positions, position_digits=20)
         partial = self.summarise(accepted, self.decoder.dictionaries, [origin])

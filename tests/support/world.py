@@ -9,11 +9,10 @@ import hashlib
 import io
 import json
 import random
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -333,7 +332,7 @@ def _store_table(table: "pa.Table", folder: str, stream: str, s3: Any, bucket: s
         "stored": count,
         "rejected": 0,
         "objects": [
-            {"key": key, "rows": count, "orders": count, "bytes": len(body), "digest": digest_of(table)},
+            {"key": key, "rows": count, "orders": count, "bytes": len(body), "checksum": checksum_of(body)},
         ],
     }
     s3.put_object(Bucket=bucket, Key=f"{prefix}_extents/{stream}/0/origin.done", Body=json.dumps(marker))
@@ -367,7 +366,13 @@ def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple
         body = encode(table)
         s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)
         objects.append(
-            {"key": key, "rows": table.num_rows, "orders": len(events), "bytes": len(body), "digest": digest_of(table)}
+            {
+                "key": key,
+                "rows": table.num_rows,
+                "orders": len(events),
+                "bytes": len(body),
+                "checksum": checksum_of(body),
+            }
         )
     done: dict[str, Any] = manifest | {
         "read": len(inside) + len(malformed),
@@ -378,25 +383,9 @@ def _store_extent(s3: Any, bucket: str, prefix: str, world: World, extent: tuple
     s3.put_object(Bucket=bucket, Key=f"{folder}/{name}.done", Body=json.dumps(done | {"objects": objects}))
 
 
-def digest_of(table: "pa.Table") -> str:
-    """The fingerprint of the rows' values that a marker holds, value by value."""
-    whole = bytearray()
-    for column in table.schema.names:
-        values = table[column].to_pylist()
-        whole += column.encode() + b"\0" + bytes(value is None for value in values)
-        kind = table.schema.field(column).type
-        if pa.types.is_string(kind) or pa.types.is_binary(kind):
-            texts = [value.encode() if isinstance(value, str) else value or b"" for value in values]
-            whole += b"".join(struct.pack("<q", len(text)) for text in texts) + b"".join(texts)
-        else:
-            whole += b"".join(struct.pack("<q", _integer(value)) for value in values)
-    return xxhash.xxh3_128_hexdigest(bytes(whole))
-
-
-def _integer(value: int | datetime | None) -> int:
-    if isinstance(value, datetime):
-        return (value - datetime(1970, 1, 1)) // timedelta(milliseconds=1)  # noqa: DTZ001 (columns have no zone)
-    return value or 0
+def checksum_of(body: bytes) -> str:
+    """What a marker holds of an object."""
+    return xxhash.xxh3_128_hexdigest(body)
 
 
 def encode(table: "pa.Table") -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import HealthCheck, given, settings
 
 from sales.columnar import columns as c
@@ -16,7 +17,7 @@ from sales.countries import REGION_OF
 from sales.streams.packed import Packed, pack
 from sink import parquet
 from sink.extents import Done, StoredObject
-from sink.layouts import orders_layout
+from sink.orders import orders_layout
 from support.sinking import EVENT_TIME, HOUR_MS, RULES, STREAM, a_chunk, a_line, an_order
 from tillstream.archived import ArchivedOrders
 from tillstream.stored import Store, StoredError
@@ -34,11 +35,13 @@ class StoreInMemory(Store):
     def extent(self, chunks: Sequence[Any]) -> Done:
         """Stores some messages of partition 0, as the sink does."""
         objects = []
-        for rows in parquet.spread(LAYOUT, [LAYOUT.decode(chunk).table for chunk in chunks]):
+        for rows in LAYOUT.objects("0", [LAYOUT.hold(pack(chunk)).content for chunk in chunks]):
             key = f"{rows.folder}{STREAM}+0+{rows.first_position}.parquet"
-            self.bodies[key] = parquet.encode(LAYOUT, rows.table).to_pybytes()
-            digest = parquet.digest(rows.table)
-            objects.append(StoredObject(key=key, rows=len(rows.table), orders=rows.orders, bytes=1, digest=digest))
+            self.bodies[key] = body = parquet.encode(LAYOUT, rows.groups).to_pybytes()
+            stored = StoredObject(
+                key=key, rows=rows.rows, orders=rows.orders, bytes=len(body), checksum=xxhash.xxh3_128_hexdigest(body)
+            )
+            objects.append(stored)
         end = f"{chunks[-1].positions[-1]:020d}"
         stored = sum(item.orders for item in objects)
         return Done(
@@ -68,17 +71,20 @@ def read(
     return runs
 
 
+DECODER = Decoder(RULES, Secrets.of(7), compiled=False)
+
+
 def decode(*runs: Packed) -> Decoded:
-    return Decoder(RULES, Secrets.of(7), compiled=False).decode(runs)
+    return DECODER.decode(runs)
 
 
 def meaning(decoded: Decoded) -> list[tuple[Any, ...]]:
     """Position, identity and digest of each order."""
     positions = np.concatenate([np.array(run.positions) for run in decoded.runs])
-    orders = decoded.columns.orders
+    orders, contents = decoded.columns.orders, DECODER.contents(decoded.columns)
     return [
         (int(positions[row]), *orders[[c.EVENT_TIME, c.ID_LOW, c.ID_HIGH, c.FLAGS, c.COUNTRY], at].tolist(), content)
-        for at, (row, content) in enumerate(zip(orders[c.ROW].tolist(), decoded.contents.tolist(), strict=True))
+        for at, (row, content) in enumerate(zip(orders[c.ROW].tolist(), contents.tolist(), strict=True))
     ]
 
 

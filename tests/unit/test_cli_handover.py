@@ -17,7 +17,7 @@ def an_extent(after: int | None, end: int, *firsts: int) -> Done:
             rows=1,
             orders=1,
             bytes=1,
-            digest="",
+            checksum="",
         )
         for hour, first in enumerate(firsts)
     ]

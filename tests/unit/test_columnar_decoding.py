@@ -64,16 +64,17 @@ def text_of(dictionary: Dictionary, codes: np.typing.NDArray[np.int64]) -> list[
     return [dictionary.text(code) for code in codes.tolist()]
 
 
-def meaning(decoded: Decoded, dictionaries: Dictionaries) -> dict[str, Any]:
-    """What was decoded, without what belongs to one decoder only."""
+def meaning(decoded: Decoded, decoder: Decoder) -> dict[str, Any]:
+    """What was decoded, without what belongs to one decoder or tier only."""
+    dictionaries = decoder.dictionaries
     lines = decoded.columns.lines
     return {
-        "orders": decoded.columns.orders.tolist(),
+        "orders": decoded.columns.orders[: c.ORIGINAL_PLACE].tolist(),
         "numbers": lines[[c.ORDER, c.QUANTITY, c.UNIT_AMOUNT, c.DISCOUNT, c.UNIT_COST]].tolist(),
         "products": text_of(dictionaries.products, lines[c.PRODUCT]),
         "names": text_of(dictionaries.names, lines[c.NAME]),
         "categories": text_of(dictionaries.categories, lines[c.CATEGORY]),
-        "contents": decoded.contents.tolist(),
+        "contents": decoder.contents(decoded.columns).tolist(),
         "rejected": sorted(
             (rejection.position, rejection.reason, rejection.detail) for _, rejection in decoded.rejected
         ),
@@ -84,9 +85,9 @@ def both(*runs: Packed) -> tuple[dict[str, Any], Decoded]:
     """The meaning of some messages, which both tiers agree on, and what the compiled one decoded."""
     plain = Decoder(RULES, Secrets.of(7), compiled=False)
     compiled = Decoder(RULES, Secrets.of(7), compiled=True)
-    expected = meaning(plain.decode(runs), plain.dictionaries)
+    expected = meaning(plain.decode(runs), plain)
     decoded = compiled.decode(runs)
-    assert meaning(decoded, compiled.dictionaries) == expected
+    assert meaning(decoded, compiled) == expected
     return expected, decoded
 
 
@@ -212,7 +213,7 @@ def test_what_stands_behind_a_value_is_not_read(behind: bytes) -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    assert both()[0]["orders"] == [[]] * c.ORDER_COLUMNS
+    assert both()[0]["orders"] == [[]] * c.ORIGINAL_PLACE
 
 
 # -------------------------------------------------------------------------------------------------- a differential fuzz

@@ -13,7 +13,7 @@ from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, 
 from sales.streams.packed import Packed, PackingMember
 from sink.archive import Archive
 from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
-from sink.layouts import orders_layout
+from sink.orders import orders_layout
 from sink.store import StoreError
 from support.sinking import EVENT_TIME, RULES, Inline, MemoryStore, an_order
 from support.waiting import eventually

@@ -14,24 +14,32 @@ from sales import dead_letters, rollups
 from sales.countries import REGION_OF
 from sales.rejections import Rejection
 from sales.rollups import Rollup
+from sales.streams import Chunk
+from sales.streams.packed import pack
 from sink import parquet
-from sink.layouts import Layout, dead_letters_layout, orders_layout, rollups_layout
+from sink.layouts import Layout, Rows
+from sink.messages import dead_letters_layout, rollups_layout
+from sink.orders import OrdersTable, orders_layout
 from support.sinking import EVENT_TIME, HOUR_MS, RULES, STREAM, a_chunk, a_line, an_order
 from support.world import SCHEMA
 
 DIGITS = 20
 
 
-def orders() -> Layout:
+def orders() -> OrdersTable:
     return orders_layout(RULES, REGION_OF, STREAM, DIGITS)
 
 
-def rows_of(layout: Layout, *values: bytes, **chunk: Any) -> list[dict[str, Any]]:
+def objects_of(layout: Layout[Any], *chunks: Chunk) -> list[Rows]:
+    """What becomes of some chunks of one partition."""
+    return list(layout.objects("0", [layout.hold(pack(chunk)).content for chunk in chunks]))
+
+
+def rows_of(layout: Layout[Any], *values: bytes, **chunk: Any) -> list[dict[str, Any]]:
     """What stands in the objects that these messages make."""
-    tables = [layout.decode(a_chunk(values, **chunk)).table]
     found = []
-    for rows in parquet.spread(layout, tables):
-        found += pq.read_table(pa.BufferReader(parquet.encode(layout, rows.table))).to_pylist()
+    for rows in objects_of(layout, a_chunk(values, **chunk)):
+        found += pq.read_table(pa.BufferReader(parquet.encode(layout, rows.groups))).to_pylist()
     return found
 
 
@@ -68,8 +76,8 @@ def test_an_order_line_has_every_column_of_the_contract() -> None:
 
 def test_the_columns_and_types_are_those_that_readers_were_promised() -> None:
     layout = orders()
-    [rows] = parquet.spread(layout, [layout.decode(a_chunk([an_order()])).table])
-    assert pq.read_schema(pa.BufferReader(parquet.encode(layout, rows.table))).equals(SCHEMA)
+    [rows] = objects_of(layout, a_chunk([an_order()]))
+    assert pq.read_schema(pa.BufferReader(parquet.encode(layout, rows.groups))).equals(SCHEMA)
 
 
 def test_amounts_and_quantities_of_a_return_are_negative_and_its_unit_amounts_are_not() -> None:
@@ -90,16 +98,16 @@ def test_profit_and_cost_are_missing_where_no_cost_is_known() -> None:
 def test_rows_lie_in_the_folder_of_their_event_hour_under_the_first_position_there() -> None:
     layout = orders()
     values = [an_order("a"), an_order("b", event_time=EVENT_TIME - HOUR_MS), an_order("c"), b"{", an_order("d")]
-    piece = layout.decode(a_chunk(values, positions=[3, 5, 8, 9, 12]))
-    found = [(rows.folder, rows.first_position[-2:], rows.orders) for rows in parquet.spread(layout, [piece.table])]
+    piece = layout.hold(pack(a_chunk(values, positions=[3, 5, 8, 9, 12])))
+    found = [(rows.folder, rows.first_position[-2:], rows.orders) for rows in layout.objects("0", [piece.content])]
     assert found == [("orders/dt=2026-11-20/hour=05/", "05", 1), ("orders/dt=2026-11-20/hour=06/", "03", 3)]
     assert piece.rejected == [9]
 
 
 def test_an_extent_of_malformed_messages_alone_has_no_object() -> None:
     layout = orders()
-    piece = layout.decode(a_chunk([b"{", b"[]"]))
-    assert (list(parquet.spread(layout, [piece.table])), piece.rejected) == ([], [7, 10])
+    piece = layout.hold(pack(a_chunk([b"{", b"[]"])))
+    assert (list(layout.objects("0", [piece.content])), piece.rejected) == ([], [7, 10])
 
 
 def test_the_same_messages_make_the_same_objects_however_they_were_cut_into_chunks() -> None:
@@ -117,52 +125,18 @@ def test_the_same_messages_make_the_same_objects_however_they_were_cut_into_chun
     positions = list(range(100, 160))
     layout = orders()
 
-    def objects(cuts: list[int]) -> list[tuple[str, str, bytes]]:
+    def objects(cuts: list[int]) -> list[tuple[str, bytes]]:
         edges = [0, *sorted(cuts), len(values)]
-        tables = [
-            layout.decode(a_chunk(values[start:end], positions=positions[start:end])).table
-            for start, end in pairwise(edges)
-        ]
+        chunks = [a_chunk(values[a:b], positions=positions[a:b]) for a, b in pairwise(edges)]
+        layout = orders()  # with dictionaries of its own
         return [
-            (rows.folder, parquet.digest(rows.table), parquet.encode(layout, rows.table).to_pybytes())
-            for rows in parquet.spread(layout, tables)
+            (rows.folder, parquet.encode(layout, rows.groups).to_pybytes()) for rows in objects_of(layout, *chunks)
         ]
 
     whole = objects([])
     assert len(whole) == 3
     for _ in range(5):
         assert objects([dice.randrange(61) for _ in range(dice.randrange(1, 9))]) == whole
-
-
-def test_a_digest_survives_the_file_and_any_way_of_holding_the_rows() -> None:
-    layout = orders()
-    values = [an_order("a"), an_order("b", customer_id=None, original_order_id="x"), an_order("c", country="FR")]
-    [rows] = parquet.spread(layout, [layout.decode(a_chunk(values)).table])
-    read_back = pq.read_table(pa.BufferReader(parquet.encode(layout, rows.table)))
-    sliced = pa.concat_tables([rows.table, rows.table]).slice(1, 3)
-    assert parquet.digest(read_back) == parquet.digest(rows.table)
-    assert parquet.digest(pa.concat_tables([rows.table.slice(0, 1), rows.table.slice(1)])) == parquet.digest(rows.table)
-    assert parquet.digest(sliced.take([2, 0, 1])) == parquet.digest(rows.table.take([0, 1, 2]))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"order_id": "b"}, {"customer_id": None}, {"customer_id": 0}, {"country": "FR"}, {"type": "return"}]
-)
-def test_another_value_makes_another_digest(changes: dict[str, Any]) -> None:
-    layout = orders()
-
-    def digest(**fields: Any) -> str:
-        [rows] = parquet.spread(layout, [layout.decode(a_chunk([an_order(**fields)])).table])
-        return parquet.digest(rows.table)
-
-    assert digest(**changes) != digest()
-
-
-def test_a_missing_value_and_an_empty_one_have_different_digests() -> None:
-    def digest(values: list[str | None]) -> str:
-        return parquet.digest(pa.table({"a": pa.array(values, pa.string())}))
-
-    assert len({digest([None, "ab"]), digest(["", "ab"]), digest(["a", "b"]), digest(["ab", None])}) == 4
 
 
 def test_a_rollup_becomes_a_row_of_its_day_and_what_is_none_is_counted() -> None:
@@ -178,9 +152,10 @@ def test_a_rollup_becomes_a_row_of_its_day_and_what_is_none_is_counted() -> None
         rollups.encode(Rollup(minute="2026-11-20T06:52:00.000Z", scope="all", version=2**70))[1],
         rollups.encode(Rollup(minute="2026-11-20T06:52:00.000Z", scope="all", version=1, stale=True))[1],
     ]
-    piece = layout.decode(a_chunk(values))
-    [rows] = parquet.spread(layout, [piece.table])
-    first, last = rows.table.to_pylist()
+    piece = layout.hold(pack(a_chunk(values)))
+    [rows] = layout.objects("0", [piece.content])
+    [table] = rows.groups
+    first, last = table.to_pylist()
     assert (rows.folder, rows.orders, piece.rejected) == ("rollups/dt=2026-11-20/", 2, [10, 13, 16])
     assert first["minute"] == datetime.datetime(2026, 11, 20, 6, 52)  # noqa: DTZ001 (UTC without a zone)
     assert (first["scope"], first["version"], first["revenue_minor"], first["stale"]) == ("GB/Home", 3, 900, False)
@@ -192,9 +167,10 @@ def test_a_dead_letter_keeps_its_bytes_its_own_place_and_that_of_the_message_it_
     rejection = Rejection(41, EVENT_TIME, b"k", b"\xff{", "json", "the message is no JSON")
     letter = dead_letters.dead_letter(rejection, stream=STREAM, partition="3", position="00000000000000000041")
     broken = dead_letters.encode(letter)[1].replace(base64.b64encode(b"\xff{"), b"*")
-    piece = layout.decode(a_chunk([dead_letters.encode(letter)[1], broken], positions=[8, 9]))
-    [rows] = parquet.spread(layout, [piece.table])
-    [row] = rows.table.to_pylist()
+    piece = layout.hold(pack(a_chunk([dead_letters.encode(letter)[1], broken], positions=[8, 9])))
+    [rows] = layout.objects("0", [piece.content])
+    [table] = rows.groups
+    [row] = table.to_pylist()
     assert (rows.folder, piece.rejected) == ("dead-letters/dt=2026-11-20/", [9])
     assert (row["stream"], row["partition"], row["position"]) == (STREAM, "3", "00000000000000000041")
     assert (row["raw"], row["raw_bytes"], row["key"], row["reason"]) == (b"\xff{", 2, b"k", "json")

@@ -24,7 +24,7 @@ from sales.streams.memory import MemoryCheckpoints
 from sales.streams.packed import Packed, pack
 from sink.archive import Archive
 from sink.delivery import Delivery, Limits
-from sink.layouts import orders_layout
+from sink.orders import orders_layout
 from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
 from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk
 

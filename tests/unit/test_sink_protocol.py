@@ -19,7 +19,8 @@ from sales.countries import REGION_OF
 from sales.streams import AwayError
 from sink.archive import Archive, ArchiveError
 from sink.delivery import Extent, Pinned, Start, Stored
-from sink.layouts import orders_layout
+from sink.orders import orders_layout
+from sales.streams.packed import pack
 from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
 from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk, an_order
 
@@ -68,8 +69,8 @@ def archive(store: MemoryStore) -> Archive:
 
 
 def extent_of(after: int | None, end: int, values: list[bytes], positions: list[int]) -> Extent[Any]:
-    piece = LAYOUT.decode(a_chunk(values, positions=positions))
-    return Extent("0", after, end, [piece.table], len(values), piece.rejected, sum(map(len, values)), 0)
+    piece = LAYOUT.hold(pack(a_chunk(values, positions=positions)))
+    return Extent("0", after, end, [piece.content], len(values), piece.rejected, sum(map(len, values)), 0)
 
 
 def check_complete(store: MemoryStore, log: Log) -> None:

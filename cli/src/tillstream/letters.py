@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sink.layouts import dead_letters_layout
+from sales.streams.packed import pack
+from sink.messages import dead_letters_layout
 from tillstream.database import Database
 from tillstream.mending import Refused
 from tillstream.reading import Say
@@ -126,7 +127,7 @@ def _tail(settings: TailSettings, folder: Path, timeout: float, say: Say, search
     for number, (stream, chunk) in enumerate(chunks):
         layout = dead_letters_layout(stream.id, stream.position_digits)
         path = folder / f"tail-{number}.parquet"
-        pq.write_table(layout.decode(chunk).table.cast(layout.schema), path)
+        pq.write_table(layout.hold(pack(chunk)).content.cast(layout.schema), path)
         yield path
 
 

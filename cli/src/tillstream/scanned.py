@@ -12,7 +12,7 @@ from sales.money import exponent
 from sales.settings import StoreSettings
 from sales.times import format_time, parse_time
 from sink import aws
-from sink.layouts import ORDERS
+from sink.schemas import ORDERS
 from tillstream.spans import Span
 
 SEGMENTS = 8

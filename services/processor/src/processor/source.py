@@ -291,7 +291,7 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
             columns.orders[c.ROW]
         ]
         verdicts = self._dedup.admit(
-            times, identities(words[c.ID_LOW], words[c.ID_HIGH], times, decoded.contents, marks)
+            times, identities(words[c.ID_LOW], words[c.ID_HIGH], times, self._decoder.contents(columns), marks)
         )
         rejected = decoded.rejected
         if (verdicts == Verdict.CONFLICT).any():

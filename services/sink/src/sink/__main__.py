@@ -21,7 +21,9 @@ from sink.checkpoints import S3Checkpoints
 from sink.delivery import Delivery, Lane, Limits
 from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems
-from sink.layouts import Layout, dead_letters_layout, orders_layout, rollups_layout
+from sink.layouts import Layout
+from sink.messages import dead_letters_layout, rollups_layout
+from sink.orders import orders_layout
 from sink.settings import SinkSettings
 from sink.store import S3Store, StoreError, probe
 from sink.writes import Table
@@ -161,7 +163,7 @@ def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
         await_ready("S3", store.address, lambda: probe(store))
         limits = Limits(settings.rotate_bytes, settings.rotate_records, settings.rotate_seconds, settings.buffer_bytes)
         puts = ThreadPoolExecutor(settings.store_threads, "puts")
-        layouts: dict[str, tuple[str, Callable[[str, int], Layout]]] = {
+        layouts: dict[str, tuple[str, Callable[[str, int], Layout[Any]]]] = {
             "orders": (settings.orders_stream, lambda name, digits: orders_layout(rules, regions, name, digits)),
             "rollups": (settings.rollups_stream, rollups_layout),
             "dead-letters": (settings.dead_letters_stream, dead_letters_layout),

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -15,18 +15,20 @@ from sales.streams.packed import Packed
 from sink import extents, failpoints, parquet
 from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
 from sink.extents import Chain, Done, Head, Pin, StoredObject
-from sink.layouts import Layout
+from sink.layouts import Layout, Rows
 from sink.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
-DIGEST = "digest"
-"""Name of the metadata (``x-amz-meta-digest``) that tells which rows an object holds."""
+CHECKSUM = "checksum"
+"""Name of the metadata (``x-amz-meta-checksum``) that tells an object's bytes."""
 
 WAITING_OBJECTS = 16
+WAITING_BYTES = 16 * 2**20
 """Encoded objects in memory at most: an extent may fan out over thousands of hours."""
 
 
+T = TypeVar("T")
 _S = TypeVar("_S", Pin, Done, Head)
 
 
@@ -34,11 +36,10 @@ class ArchiveError(StoreError):
     """The store holds something else than the stream: going on could lose or double orders."""
 
 
-class Archive:
-    """Stores a stream's extents; holds decoded Arrow tables until then.
+class Archive(Generic[T]):
+    """Stores a stream's extents; holds what its layout makes of the messages until then.
 
-    Tables and not the raw messages: they take less memory than messages with their keys and positions do, Python's
-    objects for a whole extent never exist at one time, and at the rotation only encoding is left to do.
+    Not the messages themselves: columns take a part of their memory, and at the rotation only encoding is left to do.
 
     Args:
         name: for people.
@@ -49,7 +50,7 @@ class Archive:
         puts: runs the requests for data objects.
     """
 
-    def __init__(self, name: str, store: Store, layout: Layout, *, stream: str, digits: int, puts: Executor) -> None:
+    def __init__(self, name: str, store: Store, layout: Layout[T], *, stream: str, digits: int, puts: Executor) -> None:
         self.name = name
         self._store = store
         self._layout = layout
@@ -57,10 +58,10 @@ class Archive:
         self._digits = digits
         self._puts = puts
 
-    def prepare(self, run: Packed) -> Prepared[pa.Table]:
+    def prepare(self, run: Packed) -> Prepared[T]:
         """See ``Lane``."""
-        piece = self._layout.decode(run.chunk())
-        return Prepared(piece.table, piece.rejected, piece.table.get_total_buffer_size())
+        piece = self._layout.hold(run)
+        return Prepared(piece.content, piece.rejected, piece.held)
 
     def start(self, partition: str, committed: int | None) -> Start:
         """See ``Lane``. The chain in the store alone decides, not what was committed: groups are reset, their
@@ -76,7 +77,7 @@ class Archive:
         pin = self._pin(chain, after)
         return Start(after, None if pin is None else int(pin.end))
 
-    def store(self, extent: Extent[pa.Table], abandoned: threading.Event) -> Stored | Pinned:
+    def store(self, extent: Extent[T], abandoned: threading.Event) -> Stored | Pinned:
         """See ``Lane``.
 
         Raises:
@@ -165,47 +166,46 @@ class Archive:
                 f"this program writes version {mine.schema}: finish it with the older program"
             )
 
-    def _write(self, extent: Extent[pa.Table], abandoned: threading.Event) -> Iterator[StoredObject]:
+    def _write(self, extent: Extent[T], abandoned: threading.Event) -> Iterator[StoredObject]:
         """Encodes here, sends on the other threads; a few objects at a time."""
-        waiting: deque[Future[StoredObject]] = deque()
+        waiting: deque[tuple[int, Future[StoredObject]]] = deque()
         try:
-            for rows in parquet.spread(self._layout, extent.pieces):
+            for rows in self._layout.objects(extent.partition, extent.pieces):
                 if abandoned.is_set():
                     raise AbandonedError(f"{self.name}: partition {extent.partition} belongs to another by now")
-                if len(waiting) >= WAITING_OBJECTS:
-                    yield waiting.popleft().result()
+                while len(waiting) >= WAITING_OBJECTS or sum(size for size, _ in waiting) >= WAITING_BYTES:
+                    yield waiting.popleft()[1].result()
                 key = f"{rows.folder}{self._stream}+{extent.partition}+{rows.first_position}.parquet"
-                waiting.append(
-                    self._puts.submit(
-                        self._put,
-                        key,
-                        parquet.encode(self._layout, rows.table),
-                        rows.table.num_rows,
-                        rows.orders,
-                        parquet.digest(rows.table),
-                    )
-                )
+                body = parquet.encode(self._layout, rows.groups)
+                waiting.append((body.size, self._puts.submit(self._put, key, rows, body)))
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
 
-    def _put(self, key: str, body: pa.Buffer, rows: int, orders: int, digest: str) -> StoredObject:
+    def _put(self, key: str, rows: Rows, body: pa.Buffer) -> StoredObject:
+        checksum = parquet.checksum(body)
         size = body.size
         failpoints.passed("object-before")
-        if not self._store.create(key, body.to_pybytes(), {DIGEST: digest}):
+        if not self._store.create(key, body.to_pybytes(), {CHECKSUM: checksum}):
             facts = self._store.facts(key)
-            found = None if facts is None else facts.metadata.get(DIGEST)
-            if facts is None or found != digest:
-                raise ArchiveError(
-                    f"{self._store.address}: {key} holds other rows than the stream (digest {found}, not {digest}). "
-                    "Was CURRENCY, REGION_OVERRIDES or the program changed while this extent was being written? It is "
-                    "not marked done: start again with what it was begun with, or remove its objects, but not its pin"
-                )
-            size = facts.bytes
+            if facts is None or facts.metadata.get(CHECKSUM) != checksum:
+                checksum, size = self._adopt(key, body)
         failpoints.passed("object-after")
-        return StoredObject(key=key, rows=rows, orders=orders, bytes=size, digest=digest)
+        return StoredObject(key=key, rows=rows.rows, orders=rows.orders, bytes=size, checksum=checksum)
+
+    def _adopt(self, key: str, mine: pa.Buffer) -> tuple[str, int]:
+        """Checksum and size of an object that is not ours byte for byte; it must be row for row, as another version of
+        the library writes it."""
+        found = self._store.read(key)
+        if found is None or not parquet.same_rows(self._layout, found, mine):
+            raise ArchiveError(
+                f"{self._store.address}: {key} holds other rows than the stream. Was CURRENCY, REGION_OVERRIDES or the "
+                "program changed while this extent was being written? It is not marked done: start again with what it "
+                "was begun with, or remove its objects, but not its pin"
+            )
+        return parquet.checksum(found), len(found)
 
     def _mark_done(self, key: str, done: Done) -> None:
         if self._store.create(key, extents.encode(done)):

@@ -1,107 +1,64 @@
-"""Rows to Parquet objects: the same rows make the same objects, however they arrived in chunks. Pure."""
+"""Rows to Parquet objects: the same rows in the same row groups make the same object. Pure."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
 from sink.layouts import Layout
+from typing import Any
+from collections.abc import Iterable
 
 ROW_GROUP_ROWS = 250_000
 """Engines skip whole row groups by their statistics, and read them in parallel: 100 thousand to a million is usual."""
+
+DICTIONARY_BYTES = 64 * 2**20
+"""Above it the writer would go on without one; ids of a row group take some megabytes."""
+
+BATCH_ROWS = 65_536
+"""What the writer takes at once of a column; with its own 1,024 it needs a tenth longer."""
 
 ENCODER = f"pyarrow {pa.__version__}"
 """What stands in pins: another version writes other bytes for the same rows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """The rows of one object."""
-
-    folder: str
-    """with its slash at the end"""
-    table: pa.Table
-    first_position: str
-    orders: int
-    """how many messages the rows come from"""
-
-
-def spread(layout: Layout, tables: list[pa.Table]) -> Iterator[Rows]:
-    """All rows of an extent by the folder they belong to, oldest folder first; inside, in the order of the stream.
+def encode(layout: Layout[Any], groups: Iterable[pa.Table]) -> pa.Buffer:
+    """One Parquet object, whole in memory.
 
     Args:
-        layout: what the tables are.
-        tables: an extent's, in order.
+        layout: says which columns get dictionaries and statistics.
+        groups: its row groups, one at least; texts plain or as dictionaries of what occurs in the group, once each: the
+            writer takes such a dictionary as it is.
     """
-    whole = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    if whole.num_rows == 0:
-        return
-    slots = layout.slots(whole)
-    if slots.min() != slots.max():
-        order = np.argsort(slots, kind="stable")
-        whole, slots = whole.take(pa.array(order)), slots[order]
-    found, starts = np.unique(slots, return_index=True)
-    ends = [*starts[1:].tolist(), len(slots)]
-    for slot, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-        # Widened here, one object at a time: the whole extent would take several times its memory.
-        table = whole.slice(start, end - start).select(layout.schema.names).cast(layout.schema).combine_chunks()
-        positions = table[layout.position].chunk(0)
-        yield Rows(layout.folder_of(slot), table, positions[0].as_py(), orders=_runs(positions))
-
-
-def encode(layout: Layout, table: pa.Table) -> pa.Buffer:
-    """One Parquet object, whole in memory. Written in one piece: the same rows in several writes make other bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        version="2.6",
-        row_group_size=ROW_GROUP_ROWS,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=list(layout.repeating),
-        store_schema=False,
-    )
+    writer: pq.ParquetWriter | None = None
+    for group in groups:
+        writer = writer or pq.ParquetWriter(
+            sink,
+            group.schema,
+            version="2.6",
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=list(layout.repeating),
+            dictionary_pagesize_limit=DICTIONARY_BYTES,
+            write_statistics=list(layout.ranged),
+            write_batch_size=BATCH_ROWS,
+            store_schema=False,
+        )
+        writer.write_table(group, row_group_size=group.num_rows)
+    if writer is not None:
+        writer.close()
     return sink.getvalue()
 
 
-def digest(table: pa.Table) -> str:
-    """A fingerprint of the rows' values, in hex: the same for the same rows, whatever version of a library holds them.
-
-    XXH3 with 128 bits over, column by column: its name, one byte a row that says whether it is null, then integers as
-    64-bit little endian (null: 0), or for text and binary the lengths as such integers and all bytes joined.
-    """
-    fingerprint = xxhash.xxh3_128()
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        fingerprint.update(name.encode() + b"\0")
-        fingerprint.update(array.is_null().cast(pa.uint8()).to_numpy().data)
-        if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
-            filled = array.fill_null("" if pa.types.is_string(array.type) else b"")
-            offsets = _offsets(filled)
-            fingerprint.update(np.diff(offsets).astype("<i8").data)
-            data = filled.buffers()[2]
-            if data is not None:
-                fingerprint.update(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
-        else:
-            # A timestamp's integer is its milliseconds, a boolean's 0 or 1.
-            numbers = array.cast(pa.int64()).fill_null(0).to_numpy()
-            fingerprint.update(np.ascontiguousarray(numbers, dtype="<i8").data)
-    return fingerprint.hexdigest()
+def checksum(body: pa.Buffer | bytes) -> str:
+    """XXH3 with 128 bits over an object's bytes, in hex."""
+    return xxhash.xxh3_128_hexdigest(body)
 
 
-def _offsets(array: pa.Array) -> npt.NDArray[np.int32]:
-    """Where each value of a text or binary array begins in its data, and where the last ends."""
-    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)
-    return offsets[array.offset : array.offset + len(array) + 1]
-
-
-def _runs(values: pa.Array) -> int:
-    """How many times a value differs from the one before, and the first: messages, where each has its rows together."""
-    changes = pc.sum(pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))).as_py()
-    return 1 + (changes or 0)
+def same_rows(layout: Layout[Any], one: pa.Buffer | bytes, other: pa.Buffer | bytes) -> bool:
+    """Whether two objects hold the same rows, whatever wrote them; False if one of them is no object of this table."""
+    try:
+        rows = [pq.read_table(pa.BufferReader(body)).cast(layout.schema) for body in (one, other)]
+    except (pa.ArrowException, ValueError):
+        return False
+    return bool(rows[0].equals(rows[1]))

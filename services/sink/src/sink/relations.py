@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sink.layouts import DEAD_LETTERS, ORDERS, ROLLUPS
+from sink.schemas import DEAD_LETTERS, ORDERS, ROLLUPS
 
 
 @dataclass(frozen=True, slots=True)

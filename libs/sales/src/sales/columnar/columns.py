@@ -15,10 +15,14 @@ from sales.orders import discount_amount
 Int64s = npt.NDArray[np.int64]
 Uint64s = npt.NDArray[np.uint64]
 
-ORDER_COLUMNS = 9
-ROW, EVENT_TIME, FLAGS, COUNTRY, ID_LOW, ID_HIGH, CUSTOMER, ORIGINAL, LINES = range(ORDER_COLUMNS)
+ORDER_COLUMNS = 10
+ROW, EVENT_TIME, FLAGS, COUNTRY, ID_LOW, ID_HIGH, CUSTOMER, ORIGINAL, LINES, ORIGINAL_PLACE = range(ORDER_COLUMNS)
 """Of each order: which message it was; ms since 1970; flags; two letters as 26 x first + second; the two hashes of its
-id; customer id or 0; hash of the original order's id or 0; its number of lines."""
+id; customer id or 0; hash of the original order's id or 0; its number of lines; the byte of the message where the
+original order's id begins, times ORIGINAL_BYTES, and how many it has, or 0 where the scanner did not read it."""
+
+ORIGINAL_BYTES = 128
+"""More than an id has that the scanner reads."""
 
 IS_RETURN, HAS_CUSTOMER, HAS_ORIGINAL = 1, 2, 4
 """Flags."""

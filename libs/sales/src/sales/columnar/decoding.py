@@ -48,8 +48,6 @@ class Decoded:
     runs: list[Packed]
     columns: Columns
     """rows count through all runs; the memory is the decoder's, until it decodes again"""
-    contents: Uint64s
-    """one digest an order"""
     rejected: list[tuple[Packed, Rejection]]
     """with the run that it was in"""
     scanned: int
@@ -132,10 +130,13 @@ class Decoder:
         return Decoded(
             runs=taken,
             columns=merged,
-            contents=c.contents(merged, self.dictionaries, self._secrets.multipliers),
             rejected=rejected,
             scanned=scanned,
         )
+
+    def contents(self, columns: Columns) -> Uint64s:
+        """One digest for each order that was decoded with the present dictionaries, see `columns.contents`."""
+        return c.contents(columns, self.dictionaries, self._secrets.multipliers)
 
     def bound(self) -> None:
         """Begins with empty dictionaries again when there are too many texts in them (ids that never come back); what

@@ -27,6 +27,8 @@ from sales.columnar.columns import (
     NAME,
     ORDER,
     ORIGINAL,
+    ORIGINAL_BYTES,
+    ORIGINAL_PLACE,
     PRODUCT,
     QUANTITY,
     ROW,
@@ -503,6 +505,7 @@ def _scan_order(
     seen, flags, count = 0, 0, 0
     put_long(orders + 8 * (CUSTOMER * height + column), 0)
     put_long(orders + 8 * (ORIGINAL * height + column), 0)
+    put_long(orders + 8 * (ORIGINAL_PLACE * height + column), 0)
     place = _skip(start)
     if byte_at(place) != 123:
         return NOT_MINE
@@ -610,6 +613,7 @@ def _scan_order(
                 put_long(orders + 8 * (ID_HIGH * height + column), signed(siphash13(begin, length, key2, key3)))
             else:
                 put_long(orders + 8 * (ORIGINAL * height + column), signed(siphash13(begin, length, key0, key1)))
+                put_long(orders + 8 * (ORIGINAL_PLACE * height + column), (begin - start) * ORIGINAL_BYTES + length)
                 flags |= HAS_ORIGINAL
             place += 1
         place = _skip(place)
@@ -765,6 +769,10 @@ class ScannedDictionary:
     def hashes(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Keyed hashes of the texts of some numbers."""
         return self._hashes[codes]
+
+    def joined(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """See `Dictionary`; the scanner may go on meanwhile."""
+        return self._ends[: len(self) + 1], self._arena
 
     def _grow(self, *, codes: int, room: int) -> None:
         self._slots = np.zeros(2 * codes, dtype=np.uint64)

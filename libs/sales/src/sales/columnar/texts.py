@@ -43,6 +43,11 @@ class Dictionary(Protocol):
         """Keyed hashes of the texts of some numbers."""
         ...
 
+    def joined(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """All texts in UTF-8, one after the other, as places and bytes: a number's text begins at its place and ends at
+        the next one. What is given stays as it is; texts that come later are not in it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Dictionaries:
@@ -86,6 +91,12 @@ class PlainDictionary:
     def hashes(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Keyed hashes of the texts of some numbers."""
         return self._hashes[codes]
+
+    def joined(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """See `Dictionary`."""
+        texts = [text.encode() for text in self._texts]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        return ends, np.frombuffer(b"".join(texts), dtype=np.uint8)
 
 
 def text_hash(key: Key) -> Callable[[bytes], int]:
