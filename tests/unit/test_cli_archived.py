@@ -38,10 +38,8 @@ class StoreInMemory(Store):
         for rows in LAYOUT.objects("0", [LAYOUT.hold(pack(chunk)).content for chunk in chunks]):
             key = f"{rows.folder}{STREAM}+0+{rows.first_position}.parquet"
             self.bodies[key] = body = parquet.encode(LAYOUT, rows.groups).to_pybytes()
-            stored = StoredObject(
-                key=key, rows=rows.rows, orders=rows.orders, bytes=len(body), checksum=xxhash.xxh3_128_hexdigest(body)
-            )
-            objects.append(stored)
+            told = xxhash.xxh3_128_hexdigest(body)
+            objects.append(StoredObject(key=key, rows=rows.rows, orders=rows.orders, bytes=len(body), checksum=told))
         end = f"{chunks[-1].positions[-1]:020d}"
         stored = sum(item.orders for item in objects)
         return Done(

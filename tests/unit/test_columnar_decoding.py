@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sales.columnar import columns as c
 from sales.columnar import scanner
 from sales.columnar.decoding import Decoded, Decoder, Secrets
-from sales.columnar.texts import Dictionaries, Dictionary, PlainDictionary, text_hash
+from sales.columnar.texts import Dictionary, PlainDictionary, text_hash
 from sales.countries import REGION_OF
 from sales.memory import PADDING
 from sales.rules import Rules

@@ -271,9 +271,9 @@ def test_orders_of_many_small_lines_are_bounded_by_the_memory_they_take(
     layout = orders_layout(RULES, dict.fromkeys(RULES.countries, "Europe"), stream.id, digits)
     store = MemoryStore()
     lane = Archive("archive-orders", store, layout, stream=stream.id, digits=digits, puts=Inline())
-    sink = run(lane, replace(WHOLE, buffer_bytes=8_000_000))
+    sink = run(lane, replace(WHOLE, buffer_bytes=1_000_000))
     lines = [{"product_id": "1", "quantity": 1, "unit_amount": 1}] * 17_500
-    for number in range(3):  # messages of a megabyte, which take three
+    for number in range(3):  # messages of 0.8 MB, which take 0.4
         with stream.writer() as writer:
             writer.write([b"k"], [an_order("k", event_time=EVENT_TIME + number, lines=lines)])
         sink.await_read(number + 1)

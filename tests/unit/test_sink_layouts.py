@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from sales import dead_letters, rollups
 from sales.countries import REGION_OF
@@ -123,15 +122,12 @@ def test_the_same_messages_make_the_same_objects_however_they_were_cut_into_chun
         for number in range(60)
     ]
     positions = list(range(100, 160))
-    layout = orders()
 
     def objects(cuts: list[int]) -> list[tuple[str, bytes]]:
         edges = [0, *sorted(cuts), len(values)]
         chunks = [a_chunk(values[a:b], positions=positions[a:b]) for a, b in pairwise(edges)]
         layout = orders()  # with dictionaries of its own
-        return [
-            (rows.folder, parquet.encode(layout, rows.groups).to_pybytes()) for rows in objects_of(layout, *chunks)
-        ]
+        return [(rows.folder, parquet.encode(layout, rows.groups).to_pybytes()) for rows in objects_of(layout, *chunks)]
 
     whole = objects([])
     assert len(whole) == 3

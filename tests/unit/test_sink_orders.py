@@ -5,6 +5,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ Order = dict[str, Any]
 
 TIERS = [pytest.param(False, id="plain"), pytest.param(True, id="compiled")]
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=8)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 ID = st.sampled_from(["a", "b", "o-1", "o-2", "é", "x" * 64, '"', "\\u0041", "日本"])
 
 
@@ -54,7 +55,7 @@ def an_event(draw: st.DrawFn) -> Order:
 def a_line(draw: st.DrawFn) -> dict[str, Any]:
     line: dict[str, Any] = {
         "product_id": draw(st.sampled_from(["p1", "p2", "ü"]) | TEXT.filter(bool)),
-        "quantity": draw(st.integers(1, 9) | st.just(10**6)),
+        "quantity": draw(st.integers(1, 9) | st.just(10**5)),
         "unit_amount": draw(st.integers(0, 999) | st.just(10**5)),
     }
     for field, values in {
@@ -148,13 +149,13 @@ def test_every_line_of_every_order_is_there_as_the_contract_has_it(
     broker_times = [EVENT_TIME + number for number in range(len(events))]
     edges = sorted({0, len(events)} | {cut for cut in cuts if cut < len(events)})
     pieces = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         part = slice(start, end)
         piece = table.hold(pack(Chunk("3", keys[part], values[part], positions[part], broker_times[part])))
         assert piece.rejected == []
         pieces.append(piece.content)
 
-    wanted = defaultdict(list)
+    wanted: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for order, position, broker_time in zip(events, positions, broker_times, strict=True):
         hour = f"{datetime.fromtimestamp(order['event_time'] // 1000, UTC):dt=%Y-%m-%d/hour=%H}"
         wanted[f"orders/{hour}/"] += expected(order, position, broker_time, digits)
@@ -183,9 +184,12 @@ def test_the_same_orders_make_the_same_bytes_in_any_process(compiled: bool) -> N
         values = [an_order("a", country="FR"), an_order("b", country="DE"), an_order("c", type="return")]
         piece = table.hold(pack(Chunk("0", [b"a", b"b", b"c"], values, [2, 3, 4], [EVENT_TIME] * 3)))
         [rows] = table.objects("0", [piece.content])
-        return parquet.encode(table, rows.groups).to_pybytes()
+        encoded: bytes = parquet.encode(table, rows.groups).to_pybytes()
+        return encoded
 
-    others = [an_order(lines=[line]) for line in ({"product_id": "z", "quantity": 1, "unit_amount": 1, "category": "Q"},)]
+    others = [
+        an_order(lines=[line]) for line in ({"product_id": "z", "quantity": 1, "unit_amount": 1, "category": "Q"},)
+    ]
     assert body([]) == body(others)
 
 
@@ -214,7 +218,7 @@ Change = Callable[[list[dict[str, Any]]], Any]
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        pytest.param(lambda rows: None, True, id="nothing"),
+        pytest.param(lambda _rows: None, True, id="nothing"),
         pytest.param(lambda rows: rows[0].update(net_amount=1), False, id="an amount"),
         pytest.param(lambda rows: rows[0].update(customer_id=None), False, id="a value less"),
         pytest.param(lambda rows: rows[0].update(product_name=""), False, id="an empty text"),

@@ -17,10 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sales.countries import REGION_OF
 from sales.streams import AwayError
+from sales.streams.packed import pack
 from sink.archive import Archive, ArchiveError
 from sink.delivery import Extent, Pinned, Start, Stored
 from sink.orders import orders_layout
-from sales.streams.packed import pack
 from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
 from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk, an_order
 
@@ -64,7 +64,7 @@ def persistently(act: Any) -> Any:
             continue
 
 
-def archive(store: MemoryStore) -> Archive:
+def archive(store: MemoryStore) -> Archive[Any]:
     return Archive("archive-orders", store, LAYOUT, stream=STREAM, digits=DIGITS, puts=Inline())
 
 

@@ -6,6 +6,7 @@ in the order in which a row group first has them, whatever numbers the process g
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from sales.orders import discount_amount
 from sales.streams import format_position
 from sink.holding import Codes, Held, Integers
 from sink.schemas import TIME
+
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Assembly:
 
         order_of = np.repeat(np.arange(behind - first), counts)
 
-        def spread(column: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        def spread(column: npt.NDArray[N]) -> npt.NDArray[N]:
             """Each order's value, for each of its lines."""
             return column.take(order_of)
 
@@ -62,11 +65,11 @@ class Assembly:
 
         flags = held.flags[orders]
         is_return = flags & c.IS_RETURN
-        sign = spread(1 - 2 * is_return.astype(np.int64)) if is_return.any() else np.int64(1)
+        sign = spread(1 - 2 * is_return.astype(np.int64))
         quantities, unit_amounts = held.quantities[lines].astype(np.int64), held.unit_amounts[lines].astype(np.int64)
-        discounts, unit_costs = held.discounts[lines], held.unit_costs[lines].astype(np.int64)
+        discounts, unit_costs = held.discounts[lines].astype(np.int64), held.unit_costs[lines].astype(np.int64)
         gross = quantities * unit_amounts
-        discount = discount_amount(gross, discounts) if discounts.any() else np.zeros_like(gross)
+        discount = discount_amount(gross, discounts)
         net = gross - discount
         no_cost = unit_costs < 0
         countries = held.countries[orders]

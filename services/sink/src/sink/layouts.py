@@ -69,6 +69,6 @@ class Layout(Protocol[T]):
         ...
 
     def objects(self, partition: str, pieces: Sequence[T]) -> Iterator[Rows]:
-        """The objects of some pieces of one partition, those of the oldest folder first; rows in the order of the stream. The
+        """The objects of one partition's pieces, those of the oldest folder first, rows in the order of the stream. The
         same messages make the same rows in the same groups, however they were cut into pieces."""
         ...

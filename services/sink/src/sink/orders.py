@@ -48,7 +48,9 @@ class OrdersTable:
             order = np.argsort(hours, kind="stable")
             held, hours = held.take(order), hours[order]
         found, starts = np.unique(hours, return_index=True)
-        for hour, first, behind in zip(found.tolist(), starts.tolist(), [*starts[1:].tolist(), len(held)], strict=False):
+        for hour, first, behind in zip(
+            found.tolist(), starts.tolist(), [*starts[1:].tolist(), len(held)], strict=False
+        ):
             groups = assembling.row_groups(held.line_counts, first, behind, ROW_GROUP_ROWS)
             yield Rows(
                 folder=folder_of(self.folder, hour, hourly=True),

@@ -1,12 +1,13 @@
 """Rows to Parquet objects: the same rows in the same row groups make the same object. Pure."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from sink.layouts import Layout
-from typing import Any
-from collections.abc import Iterable
 
 ROW_GROUP_ROWS = 250_000
 """Engines skip whole row groups by their statistics, and read them in parallel: 100 thousand to a million is usual."""
