@@ -57,6 +57,9 @@ class Archive(Generic[T]):
         self._stream = stream
         self._digits = digits
         self._puts = puts
+        self._encoding = threading.Lock()
+        """Held while rows are put together and encoded: of several extents at one time that would take several times
+        the memory, and one core does it no sooner."""
 
     def prepare(self, run: Packed) -> Prepared[T]:
         """See ``Lane``."""
@@ -170,13 +173,18 @@ class Archive(Generic[T]):
         """Encodes here, sends on the other threads; a few objects at a time."""
         waiting: deque[tuple[int, Future[StoredObject]]] = deque()
         try:
-            for rows in self._layout.objects(extent.partition, extent.pieces):
+            objects = self._layout.objects(extent.partition, extent.pieces)
+            while True:
                 if abandoned.is_set():
                     raise AbandonedError(f"{self.name}: partition {extent.partition} belongs to another by now")
                 while len(waiting) >= WAITING_OBJECTS or sum(size for size, _ in waiting) >= WAITING_BYTES:
                     yield waiting.popleft()[1].result()
+                with self._encoding:
+                    rows = next(objects, None)
+                    if rows is None:
+                        break
+                    body = parquet.encode(self._layout, rows.groups)
                 key = f"{rows.folder}{self._stream}+{extent.partition}+{rows.first_position}.parquet"
-                body = parquet.encode(self._layout, rows.groups)
                 waiting.append((body.size, self._puts.submit(self._put, key, rows, body)))
             while waiting:
                 yield waiting.popleft()[1].result()

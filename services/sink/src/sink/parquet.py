@@ -9,8 +9,9 @@ import xxhash
 
 from sink.layouts import Layout
 
-ROW_GROUP_ROWS = 250_000
-"""Engines skip whole row groups by their statistics, and read them in parallel: 100 thousand to a million is usual."""
+ROW_GROUP_ROWS = 125_000
+"""Engines skip whole row groups by their statistics, and read them in parallel: 100 thousand to a million is usual.
+Whoever writes one has it in memory, some 130 bytes a row."""
 
 DICTIONARY_BYTES = 64 * 2**20
 """Above it the writer would go on without one; ids of a row group take some megabytes."""

@@ -24,10 +24,9 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings):
     """messages of one partition after which an extent is written"""
     rotate_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     """an extent is written this long after its first message, full or not, also when nothing follows"""
-    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 128_000_000
+    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 64_000_000
     """bytes of memory in which the archive holds one stream's decoded messages, all partitions together; then it writes
-    early and pauses. Usual orders take about what their messages do, one of 20,000 small lines three to four times
-    that"""
+    early and pauses. Usual orders take about a quarter of what their messages do"""
 
     store_threads: Annotated[int, Field(ge=1, le=64)] = 8
     """requests to S3, or to DynamoDB, at one time and lane"""
