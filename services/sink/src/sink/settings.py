@@ -24,7 +24,7 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings):
     """messages of one partition after which an extent is written"""
     rotate_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     """an extent is written this long after its first message, full or not, also when nothing follows"""
-    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 64_000_000
+    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 32_000_000
     """bytes of memory in which the archive holds one stream's decoded messages, all partitions together; then it writes
     early and pauses. Usual orders take about a quarter of what their messages do"""
 
