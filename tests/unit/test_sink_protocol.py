@@ -4,13 +4,17 @@ Writers read one partition and store its extents through the real ``Archive``. E
 something, and then waits for the test to say what becomes of that request.
 """
 
+import contextlib
+import io
 import json
 import threading
 from collections import Counter
 from functools import partial
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -250,6 +254,42 @@ def test_an_object_with_other_rows_under_our_name_is_an_alarm() -> None:
     with pytest.raises(ArchiveError, match="holds other rows"):
         store_all(store, log, lengths=[9])
     assert chain_of(store) == []
+
+
+def test_an_object_of_the_same_rows_that_another_version_wrote_is_taken_as_it_is() -> None:
+    store, log, other = MemoryStore(), a_log(0, 1), MemoryStore()
+    store_all(other, log, lengths=[9])
+    [key] = [key for key in other.keys("orders/") if key.endswith("05.parquet")]
+    file = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(other.objects[key][0])), file, compression="snappy")
+    store.objects[key] = (file.getvalue(), {"digest": "of its rows"})
+    store_all(store, log, lengths=[9])
+    check_complete(store, log)
+    assert store.objects[key][0] == file.getvalue()
+    [stored] = [stored for done in chain_of(store) for stored in done.objects if stored.key == key]
+    assert (stored.bytes, stored.checksum) == (len(file.getvalue()), xxhash.xxh3_128_hexdigest(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "agreed"),
+    [
+        pytest.param({}, True, id="the same"),
+        pytest.param({"checksum": ""}, True, id="a mark of before"),
+        pytest.param({"checksum": "0" * 32}, False, id="another checksum"),
+        pytest.param({"rows": 2}, False, id="other rows"),
+        pytest.param({"key": "orders/x.parquet"}, False, id="another object"),
+    ],
+)
+def test_writers_of_one_extent_agree_on_its_objects(changes: dict[str, Any], agreed: bool) -> None:
+    store, log = MemoryStore(), a_log(0)
+    store_all(store, log, lengths=[1])
+    key = f"_extents/{STREAM}/0/origin.done"
+    mark = json.loads(store.objects[key][0])
+    mark["objects"][0] |= changes
+    store.overwrite(key, json.dumps(mark).encode())
+    extent = extent_of(None, log.positions[0], log.values, log.positions)
+    with contextlib.nullcontext() if agreed else pytest.raises(ArchiveError, match="speaks of other rows"):
+        archive(store).store(extent, threading.Event())
 
 
 def test_an_extent_that_lost_records_to_retention_since_it_was_pinned_is_an_alarm() -> None:

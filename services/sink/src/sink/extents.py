@@ -74,11 +74,16 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
         """Do both speak of the same rows, in the same objects?"""
 
         def rows(done: Done) -> tuple[object, ...]:
-            objects = sorted((o.key, o.rows, o.orders, o.bytes, o.checksum) for o in done.objects)
+            objects = sorted((o.key, o.rows, o.orders) for o in done.objects)
             return (done.after, done.end, done.read, done.stored, done.rejected, objects)
 
+        mine, others = ({o.key: o.checksum for o in done.objects if o.checksum} for done in (self, other))
         untold = self.rejected_at is None or other.rejected_at is None
-        return rows(self) == rows(other) and (untold or self.rejected_at == other.rejected_at)
+        return (
+            rows(self) == rows(other)
+            and all(others.get(key, checksum) == checksum for key, checksum in mine.items())
+            and (untold or self.rejected_at == other.rejected_at)
+        )
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
