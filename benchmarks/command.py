@@ -27,8 +27,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_settings(to: argparse.ArgumentParser) -> None:
-    """The option that changes settings of the processor: ``options.set`` holds pairs."""
-    to.add_argument("--set", type=_setting, action="append", default=[], help="NAME=VALUE, of the processor")
+    """The option that changes settings of the service that is measured: ``options.set`` holds pairs."""
+    to.add_argument(
+        "--set", type=_setting, action="append", default=[], help="NAME=VALUE, of the service that is measured"
+    )
 
 
 def add_shape(to: argparse.ArgumentParser, *, orders: int) -> None:

@@ -140,7 +140,7 @@ class Meter:
                     cpu += sum(map(int, fields[11:15])) / _TICKS  # its own, and of children that ended
                     self._peaks[pid] = max(self._peaks.get(pid, 0.0), _peak_mb(pid))
         self._cpu = max(self._cpu, cpu)
-        return Usage(self._cpu, sum(self._peaks.values()), _core_seconds(SYSTEM_CORE))
+        return Usage(self._cpu, sum(self._peaks.values()), core_seconds(SYSTEM_CORE))
 
 
 def _peak_mb(pid: int) -> float:
@@ -150,7 +150,8 @@ def _peak_mb(pid: int) -> float:
     return 0.0  # a process that is just ending has no memory any more
 
 
-def _core_seconds(core: int) -> float:
+def core_seconds(core: int) -> float:
+    """How long a core was busy since the machine started, for whomever."""
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":
@@ -175,7 +176,7 @@ def machine(lab: Lab) -> dict[str, str]:
         "Python": platform.python_version(),
         "servers": f"{lab.broker.name}, {lab.store.name}",
         "librdkafka": confluent_kafka.libversion()[0],
-    } | {name: version(name) for name in ("bytewax", "confluent-kafka", "numpy", "msgspec", "duckdb")}
+    } | {name: version(name) for name in ("bytewax", "confluent-kafka", "numpy", "msgspec", "pyarrow", "duckdb")}
 
 
 def _commit() -> str:

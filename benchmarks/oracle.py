@@ -89,7 +89,7 @@ def answer(lab: Lab, loaded: Loaded, question: Question = USUAL) -> Answer:
     if kept.exists():
         return Answer(**json.loads(kept.read_text()))
     folder = lab.scratch("oracle")
-    bad = _to_parquet(lab.broker.address, loaded, folder)
+    bad = to_parquet(lab.broker.address, loaded, folder)
     found = _ask(folder, bad, question)
     kept.write_text(
         json.dumps({"as_of": found.as_of, "accepted": found.accepted, "bad": found.bad, "numbers": found.numbers})
@@ -137,20 +137,27 @@ _SCHEMAS = {
     "orders": pa.schema(
         {
             "event": pa.int64(),
+            "partition": pa.int32(),
+            "position": pa.int64(),
             "order_id": pa.string(),
             "event_ms": pa.int64(),
             "is_return": pa.bool_(),
             "country": pa.string(),
+            "customer_id": pa.int64(),
+            "original_order_id": pa.string(),
         }
     ),
     "lines": pa.schema(
         {
             "event": pa.int64(),
+            "line": pa.int64(),
             "product_id": pa.string(),
+            "product_name": pa.string(),
             "category": pa.string(),
             "quantity": pa.int64(),
             "unit_amount": pa.int64(),
             "discount_percent": pa.int64(),
+            "unit_cost": pa.int64(),
         }
     ),
 }
@@ -165,26 +172,45 @@ class _Columns:
     orders: dict[str, list[Any]] = field(default_factory=lambda: _empty("orders"))
     lines: dict[str, list[Any]] = field(default_factory=lambda: _empty("lines"))
 
-    def add(self, event: int, event_ms: int, order: dict[str, Any]) -> None:
-        """One accepted order under a number of its own."""
-        head = (event, order["order_id"], event_ms, order["type"] == "return", order["country"])
+    def add(self, event: int, place: tuple[int, int], event_ms: int, order: dict[str, Any]) -> None:
+        """One accepted order under a number of its own; its place is partition and position."""
+        head = (
+            event,
+            *place,
+            order["order_id"],
+            event_ms,
+            order["type"] == "return",
+            order["country"],
+            order.get("customer_id"),
+            order.get("original_order_id"),
+        )
         for column, value in zip(self.orders.values(), head, strict=True):
             column.append(value)
-        for line in order["lines"]:
+        for number, line in enumerate(order["lines"], start=1):
             row = (
                 event,
+                number,
                 line["product_id"],
+                line.get("product_name", ""),
                 line.get("category", "Uncategorised"),
                 line["quantity"],
                 line["unit_amount"],
                 line.get("discount_percent", 0),
+                line.get("unit_cost"),
             )
             for column, value in zip(self.lines.values(), row, strict=True):
                 column.append(value)
 
 
-def _to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
-    """Reads the topic once and writes orders and lines; how many messages break the contract."""
+def to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
+    """Reads the topic once and writes what is accepted, as `event` numbers it: ``orders.parquet``, ``lines.parquet``.
+
+    Returns:
+        how many messages break the contract.
+
+    Raises:
+        BenchmarkError: the topic does not give what was loaded.
+    """
     columns, bad, said = _Columns(), 0, time.monotonic()
     writers = {
         name: pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
@@ -201,7 +227,7 @@ def _to_parquet(bootstrap: str, loaded: Loaded, folder: Path) -> int:
         if order is None:
             bad += 1
         else:
-            columns.add(event, *order)
+            columns.add(event, (message.partition(), message.offset()), *order)
         if len(columns.orders["event"]) == _ROW_GROUP_ORDERS:
             write()
             columns = _Columns()

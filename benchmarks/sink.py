@@ -1,106 +1,184 @@
-"""How many order lines a second one core carries from a stream's messages to Parquet objects in S3.
+"""How many order lines a second one core carries from a real Kafka to Parquet in S3, and what memory a backlog takes.
 
-    S3_BUCKET=bench AWS_ENDPOINT_URL=http://127.0.0.1:5000 taskset -c 0 python -m benchmarks.sink
+    python -m benchmarks.sink --orders 1000000
+    python -m benchmarks.sink --orders 10000000 --runs 5 --hours 24
+    python -m benchmarks.sink --orders 200000 --set ROTATE_BYTES=4000000   # a small one: files have to be full
 
-The bucket must exist. The stream is in memory, its orders are those of ``--hours`` hours; everything else is what the
-service runs: the loop, decoding, rotation, encoding, digests, conditional PUTs, done marks.
+A topic is loaded once for each shape and kept in ``--work``; it is there whole before the sink starts, so the lag is
+all of it. For each run ``python -m sink`` with ``LANES=archive`` starts on a core of its own with an empty bucket, and
+its usual settings but for ROTATE_SECONDS. Broker, S3 (moto) and this harness share the other core.
+
+A run ends when the done marks cover the topic's ends. Lines a second are counted from the first read (the group has a
+member with partitions) to the last full file; the partitions' last pieces wait for the rotation's clock, which says
+nothing of speed. ``with start`` is the same from the start of the process: the interpreter, its imports, compiling.
+Processor time and the largest resident set are of the whole run. ``servers`` is how busy the other core was: near
+100 %, Kafka or moto was the limit. ``others`` is the share of the sink's core that somebody else used.
+
+At the end every row of every object is compared with the topic's own messages: counts, sums, and a fingerprint of all
+columns; in DuckDB, with nothing of the sink's code. A difference is an error.
 """
 
 import argparse
 import json
-import random
-import resource
+import os
 import sys
-import threading
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
-from sales.countries import REGION_OF
-from sales.rules import Rules
-from sales.settings import StoreSettings
-from sales.streams.memory import MemoryCheckpoints, MemoryStream, MemoryWire
-from sales.times import format_time
-from sink import aws
-from sink.archive import Archive
-from sink.delivery import Delivery, Limits
-from sink.layouts import orders_layout
-from sink.store import S3Store
+from benchmarks import command, stored, storing, topics
+from benchmarks.lab import SERVERS_CORE, BenchmarkError, Lab, on_cores
+from benchmarks.storing import BUCKET, Place, Run, Started
 
-START_MS = 1_795_157_553_123
+ROTATE_SECONDS = "20"
+"""How long the last pieces wait. Files should be cut by their size, and a run should end soon."""
 
 
-def fill(stream: MemoryStream, orders: int, hours: int) -> int:
-    """Writes orders of 1 to 4 lines (2.3 on average); returns the number of lines."""
-    dice = random.Random(1)  # noqa: S311 (the same orders each time)
-    products = [(f"P{n}", f"A product of the shop, number {n}", f"Category {n % 9}") for n in range(4_000)]
-    lines = 0
-    with stream.writer() as writer:
-        for _ in range(orders):
-            order_id = str(uuid.UUID(int=dice.getrandbits(128)))
-            chosen = [dice.choice(products) for _ in range(dice.choice((1, 1, 2, 2, 3, 3, 4)))]
-            order = {
-                "schema": 1,
-                "type": "sale",
-                "order_id": order_id,
-                "event_time": format_time(START_MS - dice.randrange(hours * 3_600_000)),
-                "customer_id": dice.randrange(100_000),
-                "country": dice.choice(("GB", "US", "DE", "FR")),
-                "currency": "USD",
-                "lines": [
-                    {
-                        "product_id": product,
-                        "product_name": name,
-                        "category": category,
-                        "quantity": dice.randrange(1, 9),
-                        "unit_amount": dice.randrange(100, 5_000),
-                        "discount_percent": dice.choice((0, 0, 10)),
-                        "unit_cost": dice.randrange(50, 900),
-                    }
-                    for product, name, category in chosen
-                ],
-            }
-            writer.write([order_id.encode()], [json.dumps(order, separators=(",", ":")).encode()])
-            lines += len(chosen)
-    return lines
+class DoneMarks:
+    """Follows each partition's chain of done marks, as they come.
+
+    Args:
+        place: whose bucket.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._client = place.bucket.client
+        self._stream = place.loaded.stream_id
+        self._after = dict.fromkeys(place.loaded.ends, "origin")
+        self.marks: list[dict[str, Any]] = []
+
+    def progress(self) -> Mapping[str, int]:
+        """See ``storing.Progress``."""
+        for partition in self._after:
+            while (mark := self._next(partition)) is not None:
+                self.marks.append(mark)
+                self._after[partition] = mark["end"]
+        return {name: -1 if after == "origin" else int(after) for name, after in self._after.items()}
+
+    def _next(self, partition: str) -> dict[str, Any] | None:
+        key = f"_extents/{self._stream}/{partition}/{self._after[partition]}.done"
+        try:
+            found = self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except self._client.exceptions.NoSuchKey:
+            return None
+        mark: dict[str, Any] = json.loads(found)
+        return mark
 
 
-def main() -> None:
-    """Runs it once and prints a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--orders", type=int, default=300_000)
-    parser.add_argument("--hours", type=int, default=2)
-    options = parser.parse_args()
-    settings = StoreSettings()  # type: ignore[call-arg]  # the environment gives the bucket
-    wire = MemoryWire(clock=lambda: START_MS)
-    wire.create("orders", partitions=1, retention_hours=24)
-    stream = wire.open("orders")
-    lines = fill(stream, options.orders, options.hours)
-    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measure(place: Place, right: stored.Right, *, settings: Mapping[str, str], seconds: float) -> Run:
+    """One run of the sink, with everything that it stored compared.
 
-    rules = Rules(currency="USD", countries=REGION_OF.keys())
-    store = S3Store(aws.client("s3", settings, connections=16), settings.s3_bucket, f"bench-{uuid.uuid4().hex}/")
-    layout = orders_layout(rules, REGION_OF, stream.id, stream.position_digits)
-    limits = Limits(rotate_bytes=64_000_000, rotate_records=10**6, rotate_seconds=60, buffer_bytes=128_000_000)
-    with ThreadPoolExecutor(8) as puts:
-        lane = Archive("archive-orders", store, layout, stream=stream.id, digits=stream.position_digits, puts=puts)
-        delivery = Delivery(stream, "bench", MemoryCheckpoints(), lane, limits, stop_seconds=60)
-        stop = threading.Event()
-        thread = threading.Thread(target=delivery.run, args=(stop,))
-        wall, cpu = time.perf_counter(), time.process_time()
-        thread.start()
-        while not any(member.lag() and not any(member.lag().values()) for member in stream.groups["bench"]):
-            stop.wait(0.01)
-        stop.set()
-        thread.join()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sys.stdout.write(
-        f"{delivery.counts.read} orders, {lines} lines, {delivery.counts.extents} extents: "
-        f"{lines / wall:,.0f} lines/s, {lines / cpu:,.0f} lines per CPU second, "
-        f"peak RSS {peak_kb // 1024} MB ({(peak_kb - before_kb) // 1024} MB more than with the stream alone)\n"
+    Args:
+        place: where.
+        right: what has to be stored.
+        settings: of the sink, beside those that the run needs.
+        seconds: how long it may take.
+
+    Raises:
+        BenchmarkError: it ended, took too long, or stored something else.
+    """
+    lab, outputs = place.lab, {"ROLLUPS_STREAM": f"rollups-{place.name}", "DEAD_LETTERS_STREAM": f"dead-{place.name}"}
+    for output in outputs.values():
+        lab.wire.create(output, partitions=1, retention_hours=24)
+    env = {
+        **place.env,
+        **outputs,
+        "STREAM": "kafka",
+        "KAFKA_BOOTSTRAP_SERVERS": lab.broker.address,
+        "ORDERS_STREAM": place.loaded.shape.topic,
+        "S3_BUCKET": BUCKET,
+        "LANES": "archive",
+        "SINK_GROUP": place.name,
+        "ROTATE_SECONDS": ROTATE_SECONDS,
+        **settings,
+    }
+    marks = DoneMarks(place)
+    try:
+        started = time.monotonic()
+        child = lab.start("sink", [sys.executable, "-m", "sink"], env, place.folder / "log")
+        try:
+            system = Started(child, f"{place.name}-archive-orders", marks.progress)
+            run = storing.watch(place, system, right.totals.lines, started=started, seconds=seconds)
+        except BaseException:
+            child.stop()
+            raise
+        storing.stop(child)
+    finally:
+        for output in outputs.values():
+            lab.wire.delete(output)
+    rejected = sum(mark["rejected"] for mark in marks.marks)
+    if rejected != right.malformed:
+        raise BenchmarkError(f"the done marks count {rejected} malformed messages, the topic has {right.malformed}")
+    found, sizes = storing.totals(place, stored.ARCHIVE, with_places=True)
+    stored.compare(right.totals, found, "sink")
+    return replace(run, objects=len(sizes), stored_mb=sum(sizes.values()) / 1e6)
+
+
+def table(runs: list[Run]) -> str:
+    """The runs and their medians, for people."""
+    head = (
+        "          lines/s  with start  lines/CPU s  peak MB  first s  steady s  whole s  objects  stored MB"
+        "  servers  others   load"
     )
+
+    def row(name: str, figures: dict[str, float]) -> str:
+        return (
+            f"{name:6} {figures['lines_per_second']:>10,.0f} {figures['lines_per_second_with_start']:>11,.0f}"
+            f" {figures['lines_per_cpu_second']:>12,.0f} {figures['peak_mb']:>8,.0f} {figures['first_seconds']:>8.1f}"
+            f" {figures['steady_seconds']:>9.1f} {figures['whole_seconds']:>8.1f} {figures['objects']:>8,.0f}"
+            f" {figures['stored_mb']:>10,.0f} {figures['servers']:>8.0%} {figures['others']:>7.0%}"
+            f" {figures['load']:>6.1f}"
+        )
+
+    rows = [row(str(number), run.figures) for number, run in enumerate(runs, start=1)]
+    return "\n".join([head, *rows, row("median", storing.medians(runs))])
+
+
+def main() -> int:
+    """Loads, runs, compares, prints."""
+    parser = command.parser(__doc__)
+    command.add_shape(parser, orders=1_000_000)
+    parser.add_argument("--hours", dest="span", type=_hours, metavar="N", help="the same as --span, in hours")
+    command.add_settings(parser)
+    parser.add_argument("--runs", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--seconds", type=float, default=900, help="a run may take; default %(default)s")
+    return command.run(_work, parser.parse_args())
+
+
+def _hours(text: str) -> int:
+    return round(3600 * float(text))
+
+
+def _work(lab: Lab, options: argparse.Namespace) -> None:
+    settings = dict(options.set)
+    loaded = topics.load(lab, command.shape(options))
+    right = stored.right(lab, loaded)
+    print(
+        f"{loaded.shape.topic}: {loaded.messages:,} messages, {right.malformed:,} of them bad, {right.totals.lines:,} "
+        f"lines; {' '.join(f'{name}={value}' for name, value in settings.items()) or 'default settings'}"
+    )
+    runs = []
+    with on_cores(SERVERS_CORE):
+        for number in range(1, options.runs + 1):
+            with storing.bucket(lab) as bucket:
+                if number == 1:
+                    print(f"S3: {bucket.server.name}")
+                place = Place(lab, loaded, bucket, f"sink-{os.getpid()}-{number}", lab.scratch("sink"))
+                run = measure(place, right, settings=settings, seconds=options.seconds)
+            runs.append(run)
+            sys.stderr.write(f"run {number} of {options.runs}: {run.whole_seconds:.1f} s\n")
+    print(table(runs))
+    found = {
+        "shape": asdict(loaded.shape),
+        "messages": loaded.messages,
+        "lines": right.totals.lines,
+        "settings": settings,
+        "median": storing.medians(runs),
+        "runs": [run.figures for run in runs],
+    }
+    command.keep(lab, options, found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
