@@ -60,7 +60,7 @@ Bytes = npt.NDArray[np.uint8]
 
 class Memory:
     """Buffers that are used again when nobody looks into them any more: fresh ones come from the system page by page,
-    which costs more than decompressing into them."""
+    which costs more than decompressing into them. Any thread."""
 
     def __init__(self) -> None:
         self._free: deque[Bytes] = deque(maxlen=BUFFERS)
@@ -69,7 +69,10 @@ class Memory:
         """At least ``size`` bytes, until the array and every view of it are gone."""
         if size > BUFFER_BYTES:
             return np.empty(size, dtype=np.uint8)
-        owner = self._free.pop() if self._free else np.empty(BUFFER_BYTES, dtype=np.uint8)
+        try:
+            owner = self._free.pop()  # not asked before whether there is one: another thread may take the last
+        except IndexError:
+            owner = np.empty(BUFFER_BYTES, dtype=np.uint8)
         # Views of this array hold it, as it is no view of another one to numpy; a view of `owner` would not be held.
         lent = np.frombuffer(owner.data, dtype=np.uint8)
         finalize(lent, self._free.append, owner).atexit = False
