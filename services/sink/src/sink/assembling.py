@@ -35,8 +35,8 @@ class Assembly:
     """how many positions are written with"""
 
     def row_group(self, held: Held, partition: str, first: int, behind: int) -> pa.Table:
-        """The lines of the orders ``first`` to ``behind``, in the columns of ``schemas.ORDERS``; texts as dictionaries
-        with int32 indices, each with what occurs, once."""
+        """The lines of the orders ``first`` to ``behind``, in the columns of ``schemas.ORDERS``; texts that repeat as
+        dictionaries with int32 indices, each of what occurs, once."""
         orders = slice(first, behind)
         start = int(held.line_counts[:first].sum())
         counts = held.line_counts[orders]
@@ -74,7 +74,7 @@ class Assembly:
         no_cost = unit_costs < 0
         countries = held.countries[orders]
         columns = {
-            "order_id": _spread_texts(held.ids[first:behind], order_of),
+            "order_id": held.ids[first:behind].take(pa.array(order_of)),
             "type": one_of(is_return, ("sale", "return").__getitem__),
             "event_time": times(held.event_times[orders]),
             "customer_id": _masked(
@@ -83,7 +83,7 @@ class Assembly:
             "country": one_of(countries, country_text),
             "region": one_of(countries, lambda code: self.regions[country_text(code)]),
             "currency": constant(self.currency),
-            "original_order_id": _spread_texts(held.originals[first:behind], order_of),
+            "original_order_id": held.originals[first:behind].take(pa.array(order_of)),
             "line": pa.array(_numbers(counts, order_of)),
             "product_id": _renumbered(held.products, lines),
             "product_name": _renumbered(held.names, lines),
@@ -98,10 +98,7 @@ class Assembly:
             "profit_amount": _masked((net - quantities * unit_costs) * sign, no_cost),
             "stream": constant(self.stream),
             "partition": constant(partition),
-            "position": pa.DictionaryArray.from_arrays(
-                pa.array(order_of.astype(np.int32)),
-                position_texts(held.positions[orders], self.digits),
-            ),
+            "position": position_texts(held.positions[orders], self.digits).take(pa.array(order_of)),
             "accepted_at": times(held.broker_times[orders]),
         }
         return pa.table(columns)
@@ -152,16 +149,6 @@ def _renumbered(column: Codes, lines: slice) -> pa.DictionaryArray:
         pa.large_string(), len(places) - 1, [None, pa.py_buffer(places), pa.py_buffer(data)], null_count=0
     )
     return pa.DictionaryArray.from_arrays(found.indices, known.take(found.dictionary).cast(pa.string()))
-
-
-def _spread_texts(texts: pa.StringArray, order_of: npt.NDArray[np.intp]) -> pa.DictionaryArray:
-    """A text for each order, for each of its lines; null where there is none. An id may come twice."""
-    found = texts.dictionary_encode()
-    if texts.null_count == len(texts):
-        return pa.DictionaryArray.from_arrays(pa.nulls(len(order_of), pa.int32()), found.dictionary)
-    indices = np.frombuffer(found.indices.buffers()[1], np.int32, len(texts)).take(order_of)  # of nulls: anything
-    missing = found.indices.is_null().to_numpy(zero_copy_only=False).take(order_of) if found.null_count else None
-    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=missing), found.dictionary)
 
 
 def _masked(values: npt.NDArray[np.generic], missing: npt.NDArray[np.bool_]) -> pa.Array:

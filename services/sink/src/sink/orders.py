@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from sales.columnar.decoding import Decoder, Secrets
 from sales.rules import Rules
@@ -30,7 +29,17 @@ class OrdersTable:
     folder = "orders"
     version = 1
     schema = ORDERS
-    repeating = tuple(ORDERS.names[i] for i, kind in enumerate(ORDERS.types) if pa.types.is_string(kind))
+    repeating = (
+        "type",
+        "country",
+        "region",
+        "currency",
+        "product_id",
+        "product_name",
+        "category",
+        "stream",
+        "partition",
+    )
     ranged = ("event_time", "accepted_at")
 
     def hold(self, run: Packed) -> Piece[Held]:
