@@ -685,8 +685,8 @@ class Joined:
         if self.commit_when_revoked:
             self.member.commit(done)
 
-    def poll(self, timeout: float = 0.1) -> list[Chunk]:
-        chunks = self.member.poll(500, timeout)
+    def poll(self, timeout: float = 0.1, max_records: int = 500) -> list[Chunk]:
+        chunks = self.member.poll(max_records, timeout)
         for chunk in chunks:
             assert chunk.partition in self.held  # nothing comes of a partition that was given back
             self.held[chunk.partition] = chunk.positions[-1]
@@ -730,6 +730,7 @@ class AtWork:
 
     @property
     def held(self) -> list[str]:
+        assert self._error is None, repr(self._error)
         return list(self.joined.held)
 
     def leave(self) -> None:
@@ -848,6 +849,74 @@ def test_members_that_come_and_go_while_records_stream_in_lose_nothing_and_read_
 
     found = chain.from_iterable(member.joined.chunks for member in everybody)
     assert sorted(value for chunk in found for value in chunk.values) == sorted(value for _, value in sent)
+
+
+def test_members_of_both_kinds_share_a_group_and_replace_each_other_while_records_stream_in(
+    kind: Kind, stream: Stream, new_name: Callable[[str], str]
+) -> None:
+    if kind.name == "kinesis":
+        pytest.skip("one process reads a Kinesis stream at first")
+    group = Group(stream, new_name("group"), plainly)
+    partitions = stream.partitions()
+    sent: list[tuple[bytes, bytes]] = []
+    here: list[AtWork] = []
+    everybody: list[AtWork] = []
+    writer = stream.writer()
+
+    def shared_meanwhile() -> bool:
+        some = records(50, keys=1000, start=len(sent))
+        writer.write([key for key, _ in some], [value for _, value in some])
+        sent.extend(some)
+        return shared(here, partitions)
+
+    def comes(joins: Joins) -> None:
+        here.append(AtWork(group.join(joins=joins)))
+        everybody.append(here[-1])
+        eventually(shared_meanwhile, "the newcomer has its share")
+
+    comes(plainly)
+    comes(packedly)
+    comes(plainly)
+    here.pop(0).leave()
+    comes(packedly)
+    here.pop(1).leave()
+    eventually(shared_meanwhile, "packed ones alone")
+    comes(plainly)  # and back again
+    writer.close()
+    eventually(lambda: sum(member.joined.count for member in everybody) >= len(sent), "the rest")
+    for member in here:
+        member.leave()
+
+    found = chain.from_iterable(member.joined.chunks for member in everybody)
+    assert sorted(value for chunk in found for value in chunk.values) == sorted(value for _, value in sent)
+    assert all(member.joined.count for member in everybody)
+
+
+def test_a_partition_that_is_paused_in_the_middle_keeps_none_of_the_others_waiting(group: Group) -> None:
+    write(group.stream, records(900))
+    joined = group.join()
+    one = group.stream.partitions()[0]
+    eventually(lambda: one in {chunk.partition for chunk in joined.poll(max_records=5)}, "some of the first")
+    joined.member.pause(one)  # the rest of it is fetched and waits
+
+    for start in (900, 1800):
+        write(group.stream, records(900, start=start))
+        everything = by_partition(read_all(group.stream, start + 900))
+        read_others(joined, one, sum(len(column) for name, column in everything.items() if name != one))
+    joined.member.resume(one)
+    joined.read(2700)
+    assert by_partition(joined.chunks) == everything
+    joined.member.close()
+
+
+def read_others(joined: "Joined", one: str, count: int) -> None:
+    def others() -> int:
+        joined.poll()
+        return sum(len(chunk) for chunk in joined.chunks if chunk.partition != one)
+
+    before = sum(len(chunk) for chunk in joined.chunks if chunk.partition == one)
+    eventually(lambda: others() == count, f"{count} records of the others")
+    assert sum(len(chunk) for chunk in joined.chunks if chunk.partition == one) == before
 
 
 def test_a_paused_partition_gives_nothing_until_it_is_resumed(group: Group) -> None:

@@ -405,6 +405,8 @@ class Broker:
     def seek(self, *_: object) -> None:
         """As the client's."""
 
+    pause = resume = assign
+
     def highwater(self, partition: TopicPartition) -> int | None:
         return self.highs.get(partition.partition)
 
@@ -478,6 +480,54 @@ def test_a_busy_partition_starves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reading(Broker({0: in_a_row(50, 100), 1: in_a_row(1, 10), 2: in_a_row(1, 10)}), [0, 1, 2], monkeypatch)
     polls = [[run.partition for run in reader.poll(40, 0)] for _ in range(4)]
     assert polls == [["0"], ["1", "2", "0"], ["0"], ["0"]]
+
+
+def positions(runs: Iterable[Packed]) -> list[tuple[str, int]]:
+    return [(run.partition, int(position)) for run in runs for position in run.positions]
+
+
+def test_a_paused_partition_that_waits_keeps_none_of_the_others_from_being_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    later = Made((Kept(0),), base=10)
+    broker = Broker({0: in_a_row(2, 10), 1: in_a_row(1, 10)}, {1: [later]})
+    reader = reading(broker, [0, 1], monkeypatch)
+    assert positions(reader.poll(5, 0)) == [("0", at) for at in range(5)]
+    reader.pause("0")
+    assert positions(reader.poll(100, 0)) == [("1", at) for at in range(10)]
+    assert positions(reader.poll(100, 0)) == [("1", 10)]
+    assert reader.poll(100, 0) == []
+    reader.resume("0")
+    runs = [run for _ in range(2) for run in reader.poll(100, 0)]
+    assert positions(runs) == [("0", at) for at in range(5, 20)]
+
+
+def test_going_elsewhere_drops_what_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = Made(tuple(map(Kept, range(10))), base=50)
+    broker = Broker({0: in_a_row(3, 10), 1: in_a_row(1, 10)}, {0: [again]})
+    reader = reading(broker, [0, 1], monkeypatch)
+    reader.poll(5, 0)  # the rest of a batch, and whole batches, wait
+    reader.go_to(0, 53)
+    assert (reader.lag()["0"], broker.highs[0]) == (0, 30)
+    assert positions(reader.poll(100, 0)) == [("1", at) for at in range(10)]
+    assert positions(reader.poll(100, 0)) == [("0", at) for at in range(53, 60)]
+
+
+def test_a_partition_that_ended_gives_nothing_more_and_one_that_begins_again_is_read_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Broker({0: in_a_row(3, 10), 1: in_a_row(1, 10)}, {0: in_a_row(1, 10)})
+    reader = reading(broker, [0, 1], monkeypatch)
+    reader.poll(5, 0)
+    reader.pause("0")
+    reader.end([0])
+    assert reader.lag() == {"1": 10}
+    assert positions(reader.poll(100, 0)) == [("1", at) for at in range(10)]
+    with pytest.raises(StreamError, match="not assigned"):
+        reader.resume("0")
+    reader.begin({0: 2})
+    assert positions(reader.poll(100, 0)) == [("0", at) for at in range(2, 10)], "it is paused no more"
+    assert reader.lag() == {"0": 0, "1": 0}
 
 
 def calls(reader: BatchesReader, broker: Broker, timeout: float = 0) -> bool:
