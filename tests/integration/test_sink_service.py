@@ -14,11 +14,13 @@ import pytest
 
 from sales.rollups import Rollup, encode
 from sales.settings import AwsSettings
+from support.scraping import get, scrape
 from support.shop import START_SECONDS, Shop, check_stored_once, open_shop, some_orders
 from support.sinking import a_line, an_order
 from support.waiting import eventually
 from tillstream.local import aws as local_aws
 from tillstream.local.nursery import Nursery
+from tillstream.local.server import free_ports
 
 
 @pytest.fixture(params=["kinesis", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -62,15 +64,28 @@ def test_orders_rollups_and_dead_letters_are_stored_and_it_stops_in_order(shop: 
         writer.write([key], [value])
     with shop.streams["dead_letters"].writer() as writer:
         writer.write([b"k"], [b"no dead letter"])
-    process = shop.start()
+    [port] = free_ports(1)
+    process = shop.start(METRICS_PORT=str(port))
     eventually(lambda: shop.archived() == 3, seconds=START_SECONDS)
     eventually(lambda: shop.archived("rollups") == shop.archived("dead_letters") == 1)
     eventually(lambda: len(shop.items(shop.store.sales_table)) == 2)
     eventually(lambda: len(shop.items(shop.store.trends_table)) == 1)
+    eventually(lambda: get(port, "/ready") == (200, "ok\n"))
+    assert get(port, "/live") == (200, "ok\n")
+    told = scrape(port)
+    assert [told[f'tillstream_sink_{name}_total{{lane="archive-orders"}}'] for name in ("stored", "rejected")] == [2, 1]
+    assert told['tillstream_sink_objects_total{lane="archive-orders"}'] == len(shop.objects("orders/"))
+    assert told['tillstream_sink_items_total{lane="index-orders"}'] == 2
+    lags = [f'tillstream_sink_lag_messages{{lane="archive-orders",partition="{name}"}}' for name in partitions(shop)]
+    eventually(lambda: [scrape(port).get(lag) for lag in lags] == [0, 0])
     shop.stop(process)
     check_stored_once(shop)
     assert [row["version"] for row in shop.rows("rollups/")] == [3]
     assert shop.objects("dead-letters/") == {}
+
+
+def partitions(shop: Shop) -> list[str]:
+    return shop.streams["orders"].partitions()
 
 
 def test_killed_at_random_moments_it_loses_and_doubles_nothing(shop: Shop) -> None:

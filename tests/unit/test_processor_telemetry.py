@@ -1,8 +1,6 @@
 """What the processor tells of itself over HTTP: every number where it belongs, and health that means something."""
 
 import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from processor.numbers import Standing
 from processor.panes import Reading
 from processor.telemetry import Telemetry
 from sales.telemetry import served
+from support.scraping import get
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 NOON = 1_795_176_000_000
@@ -35,14 +34,6 @@ def a_reading(
 
 
 NOTHING = {"accepted": 0, "duplicates": 0, "dead_letters": 0}
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # our own
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as answer:
-        return answer.code, answer.read().decode()
 
 
 def test_what_was_noted_is_scraped() -> None:

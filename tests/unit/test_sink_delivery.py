@@ -12,7 +12,7 @@ from sales.streams import AwayError, Checkpoint, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, MemoryWire
 from sales.streams.packed import Packed, PackingMember
 from sink.archive import Archive
-from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Start, Stored
+from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Standing, Start, Stored, Wrote
 from sink.orders import orders_layout
 from sink.store import StoreError
 from support.sinking import EVENT_TIME, RULES, Inline, MemoryStore, an_order
@@ -75,12 +75,23 @@ class MemoryLane:
 class Sink:
     """A delivery on a thread of its own, with a clock that the test moves."""
 
-    def __init__(self, stream: MemoryStream, lane: Any, limits: Limits, checkpoints: MemoryCheckpoints) -> None:
+    def __init__(
+        self, stream: MemoryStream, lane: Any, limits: Limits, checkpoints: MemoryCheckpoints, wall: float = 0.0
+    ) -> None:
         self.now = 0.0
+        self.wall = wall
+        """seconds since 1970"""
         self.fault: BaseException | None = None
         self.stopping = threading.Event()
         self.delivery: Delivery[Any] = Delivery(
-            stream, "sink", checkpoints, lane, limits, stop_seconds=5, clock=lambda: self.now
+            stream,
+            "sink",
+            checkpoints,
+            lane,
+            limits,
+            stop_seconds=5,
+            clock=lambda: self.now,
+            now=lambda: self.wall,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -103,6 +114,15 @@ class Sink:
         """Messages read, stored or not."""
         extents = [extent for partition in self.partitions() for extent in (partition.open, partition.sealed)]
         return int(self.delivery.counts.read + sum(extent.read for extent in extents if extent is not None))
+
+    def standing(self) -> Standing:
+        standing = self.delivery.standing
+        return Standing({}, (), 0) if standing is None else standing
+
+    def lag(self) -> tuple[int | None, float] | None:
+        """Messages and seconds, of the only partition."""
+        lags = list(self.standing().lags.values())
+        return (lags[0].messages, lags[0].seconds(self.wall)) if lags else None
 
     def eventually(self, condition: Callable[[], bool]) -> None:
         """Waits for the condition while a second passes between two looks."""
@@ -142,8 +162,8 @@ def run(stream: MemoryStream, checkpoints: MemoryCheckpoints) -> Iterator[Callab
     """Starts sinks, and stops those that the test leaves running."""
     sinks: list[Sink] = []
 
-    def run(lane: Any, limits: Limits = WHOLE, on: MemoryStream | None = None) -> Sink:
-        sinks.append(Sink(on or stream, lane, limits, checkpoints))
+    def run(lane: Any, limits: Limits = WHOLE, on: MemoryStream | None = None, wall: float = 0.0) -> Sink:
+        sinks.append(Sink(on or stream, lane, limits, checkpoints, wall))
         return sinks[-1]
 
     yield run
@@ -541,3 +561,65 @@ def test_the_archive_stores_a_stream_once_through_restarts_with_every_batch_cut_
         assert sink.fault is None
     assert len(store.keys("orders/")) == len(store.keys("_extents/")) // 2
     assert store.read(f"_extents/{stream.id}/0/head") == b'{"end":"%020d"}' % (3 * 59)
+
+
+def test_a_lag_is_what_is_not_stored_and_how_old_the_oldest_of_it_is(run: Callable[..., Sink]) -> None:
+    broker = [1_000]  # seconds
+    wire = MemoryWire(clock=lambda: broker[0] * 1000)
+    wire.create("orders", partitions=1, retention_hours=24)
+    stream = wire.open("orders")
+    write(stream, b"0", b"1")
+    lane = MemoryLane()
+    lane.away = True
+    sink = run(lane, replace(WHOLE, rotate_records=3), on=stream, wall=1_010)
+    sink.wall = 1_500
+    sink.eventually(lambda: sink.lag() == (None, 490))  # nobody knows what there is, but we stored nothing since then
+    lane.away = False
+    sink.eventually(lambda: sink.lag() == (2, 500))
+    broker[0] = 1_500
+    write(stream, b"2")
+    sink.eventually(lambda: sink.lag() == (0, 0))
+    sink.wall = broker[0] = 9_000
+    sink.eventually(lambda: sink.standing().lags["0"].reached == 9_000)
+    lane.open.clear()
+    write(stream, *numbered(3, 6))
+    sink.wall = 9_001
+    sink.eventually(lambda: sink.lag() == (3, 1))  # after two quiet hours
+    broker[0] = 9_060
+    write(stream, *numbered(6, 8))  # too few to be stored before the stop
+    sink.wall = 12_600
+    sink.eventually(lambda: sink.lag() == (5, 3_600))
+    lane.open.set()
+    sink.eventually(lambda: sink.lag() == (2, 3_540))
+    sink.stop()
+    assert lane.values() == numbered(0, 8)
+
+
+def test_what_the_store_wrote_is_counted(stream: MemoryStream, run: Callable[..., Sink]) -> None:
+    lane = MemoryLane()
+    lane.answers = [Stored(3, Wrote(objects=2, bytes=100)), Stored(9, Wrote(items=1, duplicates=1))]
+    sink = run(lane, replace(WHOLE, rotate_records=2))
+    for start in (0, 2):
+        write(stream, *numbered(start, start + 2))
+        sink.await_read(start + 2)
+    sink.stop()
+    counts = sink.delivery.counts
+    assert (counts.objects, counts.bytes, counts.items, counts.duplicates) == (2, 100, 1, 1)
+
+
+def test_it_stands_still_while_its_lane_holds_up_the_reading_thread(
+    stream: MemoryStream, run: Callable[..., Sink]
+) -> None:
+    lane = MemoryLane()
+    lane.open.clear()  # where partitions begin is asked on that thread
+    sink = run(lane)
+    eventually(lambda: lane.calls == 1)
+    assert sink.delivery.running
+    assert sink.delivery.standing is None
+    sink.now = 100
+    assert sink.delivery.still_seconds() == 100
+    lane.open.set()
+    eventually(lambda: sink.delivery.standing is not None)
+    assert sink.delivery.still_seconds() == 0
+    sink.stop()
+    assert not sink.delivery.running

@@ -161,6 +161,15 @@ class BoardSettings(Settings):
         return parse_windows(value) if isinstance(value, str) else value
 
 
+class MetricsSettings(Settings):
+    """Where a service tells of itself."""
+
+    metrics_host: str = "127.0.0.1"
+    """where ``/metrics``, ``/live`` and ``/ready`` are served"""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """their port; 0: they are not served"""
+
+
 S = TypeVar("S", bound=Settings)
 
 

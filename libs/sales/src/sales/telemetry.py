@@ -37,7 +37,11 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
     Raises:
         OSError: the address can't be used.
     """
-    server = make_server(host, port, _application(registry, health), server_class=_Server, handler_class=_Handler)
+    application = _application(registry, health)
+    try:
+        server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
+    except OSError as error:
+        raise OSError(f"metrics can't be served at {host}:{port} (METRICS_HOST, METRICS_PORT): {error}") from error
     thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
     thread.start()
     log.info("metrics and health at http://%s:%d: /metrics /live /ready", host, server.server_port)

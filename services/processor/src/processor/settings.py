@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from sales.settings import AwsSettings, BoardSettings, RuleSettings, StreamSettings
+from sales.settings import AwsSettings, BoardSettings, MetricsSettings, RuleSettings, StreamSettings
 from sales.windows import MINUTE_MS
 
 HORIZON_MARGIN_MS = 30 * MINUTE_MS
@@ -16,8 +16,8 @@ MOST_PROCESSES = 4
 """More would wait for the one that holds the numbers."""
 
 
-class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings):
-    """The stream, the board, the shop's rules, and the processor's own settings."""
+class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings, MetricsSettings):
+    """The stream, the board, the shop's rules, metrics, and the processor's own settings."""
 
     recovery_dir: Path
     """a directory of its own, on a disk that outlives the process; only one processor may use it"""
@@ -37,10 +37,6 @@ class ProcessorSettings(StreamSettings, AwsSettings, BoardSettings, RuleSettings
     """``auto`` lets compiled code take the well-formed orders where numba is installed; ``plain`` never does"""
     dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """stop when more than this share of the last 10,000 messages could not be accepted"""
-    metrics_host: str = "127.0.0.1"
-    """where ``/metrics``, ``/live`` and ``/ready`` are served"""
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    """their port; 0: they are not served"""
     away_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
     """how long work waits for a Redis or a stream that went away before the processor ends with an error"""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
@@ -15,6 +16,7 @@ from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import open_stream, reach
+from sales.telemetry import served
 from sink import aws, failpoints
 from sink.archive import Archive
 from sink.checkpoints import S3Checkpoints
@@ -26,12 +28,13 @@ from sink.messages import dead_letters_layout, rollups_layout
 from sink.orders import orders_layout
 from sink.settings import SinkSettings
 from sink.store import S3Store, StoreError, probe
+from sink.telemetry import Telemetry
 from sink.writes import Table
 
 log = logging.getLogger("sink")
 
 LOOK_SECONDS = 60.0
-"""How often the main thread, which only waits to be told to stop, says that a lane has failed."""
+"""How often the main thread, which only waits to be told to stop, says that a lane has failed, or is far behind."""
 
 LEAVE_SECONDS = 5.0
 """What a stop may take beyond STOP_SECONDS, to commit and to leave the groups."""
@@ -68,14 +71,16 @@ def main() -> None:
     stop = Stop()
     # Before the lanes run there is nothing to finish.
     on_signals(leave_at_once)
+    telemetry = Telemetry(3600 * settings.retention_hours)
     try:
-        deliveries = _compose(settings)
+        with _telling(telemetry, settings):
+            deliveries = _compose(settings, telemetry)
+            on_signals(stop.set)
+            faults = run_lanes(deliveries, stop, settings.stop_seconds + LEAVE_SECONDS, telemetry.alarm)
     except AwayError as error:
         _fail(error, EXIT_AWAY)
-    except (StreamError, StoreError) as error:
+    except (StreamError, StoreError, OSError) as error:
         _fail(error, EXIT_FAILED)
-    on_signals(stop.set)
-    faults = run_lanes(deliveries, stop, settings.stop_seconds + LEAVE_SECONDS)
     for name, fault in faults.items():
         sys.stderr.write(f"sink: lane {name} failed: {fault}\n")
     # At once: Python would wait for each thread, and so for requests whose far side takes its time.
@@ -84,14 +89,23 @@ def main() -> None:
     os._exit(EXIT_FAILED if faults else 0)
 
 
+def _telling(telemetry: Telemetry, settings: SinkSettings) -> AbstractContextManager[object]:
+    """Raises OSError where METRICS_HOST and METRICS_PORT can't be used."""
+    if not settings.metrics_port:
+        return nullcontext()
+    return served(settings.metrics_host, settings.metrics_port, telemetry.registry, telemetry.health())
+
+
 def _fail(error: Exception, code: int) -> NoReturn:
     sys.stderr.write(f"sink: {error}\n")
     raise SystemExit(code)
 
 
-def run_lanes(deliveries: Mapping[str, Runs], stop: Stop, stop_seconds: float) -> dict[str, Exception]:
-    """Runs each delivery on a thread of its own until ``stop``, and for at most ``stop_seconds`` more. The faults, by
-    lane.
+def run_lanes(
+    deliveries: Mapping[str, Runs], stop: Stop, stop_seconds: float, look: Callable[[], None] = lambda: None
+) -> dict[str, Exception]:
+    """Runs each delivery on a thread of its own until ``stop``, and for at most ``stop_seconds`` more; calls ``look``
+    every LOOK_SECONDS. The faults, by lane.
 
     A lane of the archive that fails stops all, in order. One of the index ends alone, and says so again and again: what
     can't be looked up must not keep orders from being stored.
@@ -116,6 +130,7 @@ def run_lanes(deliveries: Mapping[str, Runs], stop: Stop, stop_seconds: float) -
     while not stop.wait(LOOK_SECONDS):
         for name, fault in faults.copy().items():
             log.error("lane %s does not run, the others go on; it failed: %s", name, fault)
+        look()
     ending.set()
     deadline = time.monotonic() + stop_seconds
     for thread in threads:
@@ -127,8 +142,8 @@ def run_lanes(deliveries: Mapping[str, Runs], stop: Stop, stop_seconds: float) -
     return faults
 
 
-def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
-    """Every lane, ready to run.
+def _compose(settings: SinkSettings, telemetry: Telemetry) -> dict[str, Delivery[Any]]:
+    """Every lane, ready to run, and watched.
 
     Raises:
         AwayError: a far side, a stream, the bucket or a table is still missing after CONNECT_SECONDS.
@@ -150,6 +165,7 @@ def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
     regions = region_table(settings.region_overrides)
     rules = settings.rules()
     deliveries: dict[str, Delivery[Any]] = {}
+    tables: dict[str, Table] = {}
 
     def stream(name: str) -> Stream:
         return open_stream(wire, name, settings.connect_seconds)
@@ -180,12 +196,14 @@ def _compose(settings: SinkSettings) -> dict[str, Delivery[Any]]:
         requests = ThreadPoolExecutor(settings.store_threads, "requests")
         sales = Table(dynamodb, settings.sales_table, requests)
         trends = Table(dynamodb, settings.trends_table, requests)
-        for table in (sales, trends):
+        tables = {settings.sales_table: sales, settings.trends_table: trends}
+        for table in tables.values():
             await_ready("DynamoDB", table.address, table.check)
         source = stream(settings.orders_stream)
         make = OrderItems(source.id, source.position_digits, settings.currency, regions)
         add(OrdersIndex("index-orders", sales, rules, make), source, INDEX_LIMITS)
         add(RollupsIndex("index-rollups", trends, settings.currency), stream(settings.rollups_stream), INDEX_LIMITS)
+    telemetry.watch(deliveries, tables)
     return deliveries
 
 

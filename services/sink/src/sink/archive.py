@@ -13,7 +13,7 @@ import pyarrow as pa
 from sales.streams import format_position
 from sales.streams.packed import Packed
 from sink import extents, failpoints, parquet
-from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored
+from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored, Wrote
 from sink.extents import Chain, Done, Head, Pin, StoredObject
 from sink.layouts import Layout, Rows
 from sink.store import Store, StoreError
@@ -124,7 +124,7 @@ class Archive(Generic[T]):
         failpoints.passed("done-after")
         self._store.overwrite(chain.head_key, extents.encode(Head(end=mine.end)))
         failpoints.passed("head-after")
-        return Stored(extent.end)
+        return Stored(extent.end, Wrote(objects=len(objects), bytes=sum(stored.bytes for stored in objects)))
 
     def _chain(self, partition: str) -> Chain:
         return Chain(self._stream, partition, self._digits)

@@ -11,7 +11,7 @@ most one extent being stored and one being filled::
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
@@ -50,6 +50,9 @@ REJECTED_BYTES = 64
 
 REPORT_SECONDS = 60.0
 """A line of counts on the log, when something happened."""
+
+LOOK_SECONDS = 1.0
+"""How old ``Delivery.standing`` may be while the delivery takes its turns."""
 
 T = TypeVar("T")
 
@@ -92,10 +95,24 @@ class Extent(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Wrote:
+    """What a store holds of an extent, for counts; what a try before this one had written is among it."""
+
+    objects: int = 0
+    bytes: int = 0
+    """of the objects"""
+    items: int = 0
+    """of DynamoDB's that were not there before"""
+    duplicates: int = 0
+    """items whose key was there before"""
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Everything up to ``end`` is stored, durably, by whomever: the extent's own end, or that of another writer's."""
 
     end: int
+    wrote: Wrote = field(default=Wrote(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +181,47 @@ class Limits:
 class Counts:
     """What a delivery did since it began."""
 
+    taken: int = 0
+    """messages from the stream; what was given up is read again, and counted again"""
     read: int = 0
     """in extents that are stored"""
     rejected: int = 0
+    objects: int = 0
+    bytes: int = 0
+    items: int = 0
+    duplicates: int = 0
+    """these as ``Wrote`` has them"""
     extents: int = 0
     retries: int = 0
     """jobs that found the store away"""
     repeated: int = 0
     """extents that another writer had pinned or stored"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What a partition holds that is not stored."""
+
+    messages: int | None
+    """read or not; None: the wire does not count them. Of a partition that is paused at least so many"""
+    reached: float
+    """what the broker took before this time is stored, as far as is known; in seconds since 1970"""
+
+    def seconds(self, now: float) -> float:
+        """How old the oldest of these messages is at most; 0 where there is none."""
+        return 0.0 if self.messages == 0 else max(0.0, now - self.reached)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a delivery is."""
+
+    lags: Mapping[str, Lag]
+    """by partition"""
+    unstarted: tuple[str, ...]
+    """partitions of which it is not known yet where to begin: the store is away"""
+    held: int
+    """bytes in memory"""
 
 
 @dataclass(slots=True)
@@ -186,6 +236,8 @@ class _Open(Generic[T]):
     bytes: int = 0
     held: int = 0
     since: float = 0.0
+    oldest: float = 0.0
+    """when the broker took the first message, in seconds since 1970"""
 
     @property
     def last(self) -> int | None:
@@ -199,6 +251,8 @@ class _Partition(Generic[T]):
 
     name: str
     committed: int | None
+    reached: float
+    """as ``Lag`` has it"""
     open: _Open[T] | None = None
     """None until it is known where to start"""
     pinned_end: int | None = None
@@ -226,6 +280,7 @@ class Delivery(Generic[T]):
         limits: rotation and memory.
         stop_seconds: how long a stop, or the loss of a partition, waits for stores under way.
         clock: seconds that only grow.
+        now: seconds since 1970.
     """
 
     def __init__(
@@ -238,8 +293,13 @@ class Delivery(Generic[T]):
         *,
         stop_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.counts = Counts()
+        self.running = False
+        """between the group's joining and the end"""
+        self.standing: Standing | None = None
+        """replaced as a whole, for other threads to read; None: no partition was assigned yet"""
         self._stream = stream
         self._group = group
         self._checkpoints = checkpoints
@@ -247,6 +307,9 @@ class Delivery(Generic[T]):
         self._limits = limits
         self._stop_seconds = stop_seconds
         self._clock = clock
+        self._now = now
+        self._turned = clock()
+        self._look_at = 0.0
         self._partitions: dict[str, _Partition[T]] = {}
         self._uncommitted: dict[str, int] = {}
         self._commit_at = 0.0
@@ -268,18 +331,26 @@ class Delivery(Generic[T]):
         self._member: PackedMember = self._stream.packed_member(
             self._group, self._checkpoints, self._on_assigned, self._on_revoked
         )
+        self._turned = self._clock()
+        self.running = True
         try:
             while not stop.is_set():
                 self._step()
             self._finish(list(self._partitions))
             self._raise_fault()
         finally:
+            self.running = False
             self._abandon(list(self._partitions))
             self._workers.shutdown(wait=False, cancel_futures=True)
             self._member.close()
         self._report()
 
+    def still_seconds(self) -> float:
+        """Since its last turn. Any thread may ask."""
+        return self._clock() - self._turned
+
     def _step(self) -> None:
+        self._turned = self._clock()
         self._read()
         self._raise_fault()
         for partition in self._partitions.values():
@@ -289,6 +360,7 @@ class Delivery(Generic[T]):
             self._submit(partition)
         self._pause_and_resume()
         self._commit()
+        self._look()
         if self._clock() >= self._report_at:
             self._report()
 
@@ -297,11 +369,13 @@ class Delivery(Generic[T]):
     def _on_assigned(self, committed: dict[str, int | None]) -> None:
         failpoints.passed("claimed")
         self._abandon(committed)
-        self._partitions |= {name: _Partition(name, position) for name, position in committed.items()}
+        now = self._now()
+        self._partitions |= {name: _Partition(name, position, now) for name, position in committed.items()}
         # Found out here, nothing is fetched that would be dropped; if the store is away, the partitions wait for it as
         # for any other job.
         try:
             for name, position in committed.items():
+                self._turned = self._clock()
                 start = self._lane.start(name, position)
                 self._restart(self._partitions[name], start.after, start.end)
         except AwayError as error:
@@ -315,6 +389,7 @@ class Delivery(Generic[T]):
         deadline = self._clock() + self._stop_seconds
         leaving = [self._partitions[name] for name in names if name in self._partitions]
         while True:
+            self._turned = self._clock()
             jobs = []
             for partition in leaving:
                 self._finish_job(partition)
@@ -329,7 +404,7 @@ class Delivery(Generic[T]):
             remaining = deadline - self._clock()
             if not jobs or remaining <= 0:
                 break
-            wait(jobs, timeout=remaining, return_when=FIRST_COMPLETED)
+            wait(jobs, timeout=min(remaining, COMMIT_SECONDS), return_when=FIRST_COMPLETED)
         self._commit_at = 0.0
         self._commit()
         for partition in leaving:
@@ -352,8 +427,8 @@ class Delivery(Generic[T]):
         except Exception as error:  # noqa: BLE001 (nothing may pass through the client's callback; raised after poll)
             self._fault = self._fault or error
             outcome = None
-        if sealed is not None and outcome == Stored(sealed.end):
-            self._stored(partition, sealed)
+        if sealed is not None and isinstance(outcome, Stored) and outcome.end == sealed.end:
+            self._stored(partition, sealed, outcome.wrote)
         elif outcome is not None or self._fault is not None:
             partition.sealed, partition.open = None, None
 
@@ -405,6 +480,8 @@ class Delivery(Generic[T]):
     def _add(self, extent: _Open[T], run: Packed) -> None:
         if extent.read == 0:
             extent.since = self._clock()
+            extent.oldest = int(run.broker_times[0]) / 1000
+        self.counts.taken += len(run)
         prepared = self._lane.prepare(run)
         extent.pieces.append(prepared.content)
         extent.read += len(run)
@@ -441,6 +518,8 @@ class Delivery(Generic[T]):
         end = partition.pinned_end if partition.pinned_end is not None else extent.end
         if end is None:
             return
+        if extent.read:
+            partition.reached = extent.oldest
         partition.sealed = Extent(
             partition.name, extent.after, end, extent.pieces, extent.read, extent.rejected, extent.bytes, extent.held
         )
@@ -467,8 +546,8 @@ class Delivery(Generic[T]):
         match outcome:
             case Start(after, end):
                 self._restart(partition, after, end)
-            case Stored(end) if sealed is not None and end == sealed.end:
-                self._stored(partition, sealed)
+            case Stored(end, wrote) if sealed is not None and end == sealed.end:
+                self._stored(partition, sealed, wrote)
             case Stored(end):
                 self.counts.repeated += 1
                 self._uncommitted[partition.name] = end
@@ -496,12 +575,16 @@ class Delivery(Generic[T]):
         partition.tries, partition.retry_at = 0, 0.0
         return outcome
 
-    def _stored(self, partition: _Partition[T], extent: Extent[T]) -> None:
+    def _stored(self, partition: _Partition[T], extent: Extent[T], wrote: Wrote) -> None:
         partition.sealed = None
         self._uncommitted[partition.name] = extent.end
         self.counts.extents += 1
         self.counts.read += extent.read
         self.counts.rejected += len(extent.rejected)
+        self.counts.objects += wrote.objects
+        self.counts.bytes += wrote.bytes
+        self.counts.items += wrote.items
+        self.counts.duplicates += wrote.duplicates
 
     def _restart(self, partition: _Partition[T], after: int | None, end: int | None) -> None:
         """Forgets what is held of a partition and reads it on from another place."""
@@ -533,7 +616,7 @@ class Delivery(Generic[T]):
     def _any_sealed(self) -> bool:
         return any(partition.sealed is not None for partition in self._partitions.values())
 
-    # Commit and report.
+    # Commit, look and report.
 
     def _commit(self) -> None:
         """Tells the group how far we are. A failure is no loss: what was stored is known, or harmless to repeat."""
@@ -552,6 +635,31 @@ class Delivery(Generic[T]):
             self._uncommitted = {}
             self._commit_tries = 0
             self._commit_at = self._clock() + COMMIT_SECONDS
+
+    def _look(self) -> None:
+        """Takes down where we are, for whoever watches."""
+        if self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + LOOK_SECONDS
+        unread = self._member.lag()
+        if self._partitions or self.standing is not None:
+            self.standing = Standing(
+                {name: self._lag(partition, unread.get(name)) for name, partition in self._partitions.items()},
+                tuple(name for name, partition in self._partitions.items() if partition.open is None),
+                self._held(),
+            )
+
+    def _lag(self, partition: _Partition[T], unread: int | None) -> Lag:
+        if partition.open is None:  # what is read now is dropped, so the reader's place says nothing
+            return Lag(None, partition.reached)
+        held = partition.open.read
+        if partition.sealed is not None:
+            held += partition.sealed.read
+        elif held:
+            partition.reached = partition.open.oldest
+        elif unread == 0:
+            partition.reached = self._now()
+        return Lag(None if unread is None else held + unread, partition.reached)
 
     def _report(self) -> None:
         self._report_at = self._clock() + REPORT_SECONDS

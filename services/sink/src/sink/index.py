@@ -14,11 +14,11 @@ from sales.rollups import Rollup
 from sales.rules import Rules
 from sales.streams.packed import Packed
 from sink import items
-from sink.delivery import Extent, Prepared, Start, Stored
+from sink.delivery import Extent, Prepared, Start, Stored, Wrote
 from sink.items import Item, OrderItem, OrderItems
 from sink.pace import write_units
 from sink.records import find_rollups
-from sink.writes import Insert, Table, Write
+from sink.writes import Insert, Outcome, Table, Write
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class OrdersIndex:
             log.info(
                 "%s: %d events reuse the order id of another event (%d in all)", self.name, reused, self.reused_ids
             )
-        return Stored(extent.end)
+        duplicates = sum(other is not None for other in others)
+        return Stored(extent.end, Wrote(items=len(others) - duplicates, duplicates=duplicates))
 
     def _write(self, wanted: Sequence[OrderItem], abandoned: threading.Event) -> list[Item | None]:
         """What stood in each one's place. Nearly all are new, and inserted many at a time; where something stands
@@ -116,10 +117,12 @@ class RollupsIndex:
     def store(self, extent: Extent[list[Rollup]], abandoned: threading.Event) -> Stored:
         """See ``Lane``; raises as ``Table.write``."""
         best = items.rightest(rollup for piece in extent.pieces for rollup in piece)
+        outcomes: list[Outcome] = []
         for stale in (False, True):
             chosen = [rollup for rollup in best if rollup.stale is stale]
-            self._table.write([_rollup_write(rollup, self._currency) for rollup in chosen], abandoned)
-        return Stored(extent.end)
+            outcomes += self._table.write([_rollup_write(rollup, self._currency) for rollup in chosen], abandoned)
+        duplicates = sum(outcome.other is not None for outcome in outcomes)
+        return Stored(extent.end, Wrote(items=len(outcomes) - duplicates, duplicates=duplicates))
 
 
 def _order_write(item: OrderItem) -> Write:

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from sales.settings import RuleSettings, StoreSettings, StreamSettings
+from sales.settings import MetricsSettings, RuleSettings, StoreSettings, StreamSettings
 
 Lane = Literal["archive", "index"]
 
 
-class SinkSettings(StreamSettings, StoreSettings, RuleSettings):
-    """Everything the sink is configured with: the streams, the store, the rules of an order, and its own."""
+class SinkSettings(StreamSettings, StoreSettings, RuleSettings, MetricsSettings):
+    """Everything the sink is configured with: the streams, the store, the rules of an order, metrics, and its own."""
 
     sink_group: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = "sink"
     """each lane reads as a group of its own, ``<sink_group>-<lane>-<kind>``: ``sink-archive-orders``"""

@@ -117,12 +117,19 @@ class Table:
         self._pace = Pace()
         self._ask_at = time.monotonic()
         self._statements: dict[tuple[str, ...], str] = {}
+        self._throttled = 0
+        self._counting = threading.Lock()
         self.address = f"DynamoDB table {name} at {client.meta.endpoint_url}"
 
     @property
     def rate(self) -> int | None:
         """Write units a second that the table was last heard to have; None: on demand, or not yet asked."""
         return self._pace.rate
+
+    @property
+    def throttled(self) -> int:
+        """Writes that the table put off so far, each time that it did."""
+        return self._throttled
 
     def insert(self, inserts: Sequence[Insert], abandoned: threading.Event) -> list[bool]:
         """Writes each item whose key is not there yet; blocks until all are answered, as ``write`` does. False: the key
@@ -206,6 +213,8 @@ class Table:
             if not throttled:
                 width, pause = min(MOST_ROUND, 2 * width), FIRST_PAUSE_SECONDS
                 continue
+            with self._counting:
+                self._throttled += len(throttled)
             written = len(tried) - len(throttled)
             width = max(LEAST_ROUND, 2 * written)
             pause = FIRST_PAUSE_SECONDS if written else min(LONGEST_PAUSE_SECONDS, 2 * pause)
