@@ -774,6 +774,43 @@ def test_a_member_alone_reads_everything_and_the_next_goes_on_where_it_committed
     second.member.close()
 
 
+def test_how_far_a_group_is_can_be_asked_from_outside(group: Group) -> None:
+    stream = group.stream
+    nothing = dict.fromkeys(stream.partitions())
+
+    def told() -> dict[str, Position]:
+        return stream.committed(group.name, group.checkpoints)
+
+    assert told() == nothing
+    write(stream, records(300))
+    member = group.join(commit_when_revoked=False)
+    member.read(300)
+    assert told() == nothing  # read, but not committed
+    member.commit()
+    done = dict(member.held)
+    assert told() == done
+    write(stream, records(30, start=300))
+    assert told() == done
+    member.member.close()
+    assert told() == done
+    assert stream.committed(f"{group.name}-other", group.checkpoints) == nothing
+
+
+def test_what_is_behind_a_position_is_counted_where_the_wire_counts(kind: Kind, stream: Stream) -> None:
+    nowhere = dict.fromkeys(stream.partitions())
+    assert stream.behind(nowhere) == dict.fromkeys(nowhere, 0)
+    write(stream, records(300))
+    ends = stream.ends()
+    assert stream.behind(ends) == dict.fromkeys(nowhere, 0)
+    columns = positions(read_all(stream, 300))
+    counts: dict[str, int | None] = {name: len(column) for name, column in columns.items()}
+    rest: dict[str, int | None] = {name: len(column) - 3 for name, column in columns.items()}
+    if kind.name == "kinesis":
+        counts = rest = nowhere
+    assert stream.behind(nowhere) == counts
+    assert stream.behind({name: column[2] for name, column in columns.items()}) == rest
+
+
 def test_what_is_committed_while_partitions_are_given_back_counts(group: Group) -> None:
     write(group.stream, records(100))
     first = group.join()

@@ -214,6 +214,16 @@ class Stream(Readable, Protocol):
         checks (it may read records to find out)."""
         ...
 
+    def committed(self, group: str, checkpoints: "Checkpoints") -> dict[str, int | None]:
+        """How far ``group`` is in each partition that there is: what it committed last; None: nothing yet. Asks, and
+        joins nothing. Raises as ``checkpoints`` do, too."""
+        ...
+
+    def behind(self, after: Mapping[str, int | None]) -> dict[str, int | None]:
+        """How many records there are after each position (None: in all). None: some, where the wire does not count. For
+        people and checks, as ``ends``; on Kafka, marks of transactions count."""
+        ...
+
     def reader(self, after: Mapping[str, int | None]) -> Reader:
         """Reads exactly these partitions, each from the first record after the given position; None means from the
         oldest record there is."""

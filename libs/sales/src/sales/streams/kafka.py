@@ -290,6 +290,27 @@ class KafkaStream:
             back *= 16
         return ends
 
+    def committed(self, group: str, checkpoints: Checkpoints) -> dict[str, int | None]:  # noqa: ARG002 (Kafka keeps them)
+        """The group's offsets; the cluster forgets them with the topic."""
+        present = self.partitions()
+        answer = self._wire.ask(
+            f"tell how far group {group!r} is", lambda admin: admin.list_group_offsets({group: None})
+        )
+        offsets = {
+            str(partition.partition): found.offset
+            for partition, found in answer.get(group, {}).items()
+            if partition.topic == self._topic
+        }
+        return {name: offset - 1 if (offset := offsets.get(name, -1)) >= 0 else None for name in present}
+
+    def behind(self, after: Mapping[str, int | None]) -> dict[str, int | None]:
+        """Up to the end of the log; what retention has removed does not count."""
+        lows, highs = self._bounds(after)
+        return {
+            name: max(0, highs[name] - max(lows[name], 0 if position is None else position + 1))
+            for name, position in after.items()
+        }
+
     def reader(self, after: Mapping[str, int | None]) -> Reader:
         """A reader of its own, in no group.
 

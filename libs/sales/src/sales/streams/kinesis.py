@@ -286,6 +286,19 @@ class KinesisStream:
             if time.monotonic() > deadline:
                 raise StreamError(f"the end of {self._id}/{shard} was not reached in {SETTLE_SECONDS:.0f} s")
 
+    def committed(self, group: str, checkpoints: Checkpoints) -> dict[str, int | None]:
+        """As ``checkpoints`` have it; of shards that are still listed."""
+        saved = {name: checkpoints.load(group, self._id, name) for name in self.partitions()}
+        return {name: None if found is None else found.position for name, found in saved.items()}
+
+    def behind(self, after: Mapping[str, int | None]) -> dict[str, int | None]:
+        """0 where the last record is not behind the position, else None: Kinesis does not count."""
+        ends = self.ends()
+        return {
+            name: 0 if (end := ends.get(name)) is None or (position is not None and end <= position) else None
+            for name, position in after.items()
+        }
+
     def reader(self, after: Mapping[str, int | None], tips: Mapping[str, int] = NO_TIPS) -> KinesisReader:
         """Reads these shards; of those among them, a child is read after its parents.
 

@@ -101,6 +101,19 @@ class MemoryStream:
         with self.changed:
             return {name: log.positions[-1] if log.positions else None for name, log in self.logs.items()}
 
+    def committed(self, group: str, checkpoints: Checkpoints) -> dict[str, int | None]:
+        """As ``checkpoints`` have it."""
+        saved = {name: checkpoints.load(group, self._id, name) for name in self.partitions()}
+        return {name: None if found is None else found.position for name, found in saved.items()}
+
+    def behind(self, after: Mapping[str, int | None]) -> dict[str, int | None]:
+        """Counts them."""
+        with self.changed:
+            logs = self.logs
+            return {
+                name: len(logs[name].positions) - _first_after(logs[name], position) for name, position in after.items()
+            }
+
     def reader(self, after: Mapping[str, int | None]) -> "MemoryReader":
         """Reads these partitions, each after a position; None: from the oldest record."""
         return MemoryReader(self, dict(after))
@@ -270,11 +283,7 @@ class MemoryReader:
 
     def lag(self) -> dict[str, int | None]:
         """Records not yet read, per partition."""
-        with self._stream.changed:
-            logs = self._stream.logs
-            return {
-                name: len(logs[name].positions) - _first_after(logs[name], after) for name, after in self._after.items()
-            }
+        return self._stream.behind(self._after)
 
     def close(self) -> None:
         """Nothing to give back."""
