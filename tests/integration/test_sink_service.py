@@ -1,6 +1,7 @@
 """``python -m sink`` on both wires: stopped, killed and started again, S3 and DynamoDB hold every order once."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -125,6 +126,41 @@ def test_two_processes_share_a_topic_and_one_that_is_killed_is_replaced_by_the_o
     eventually(lambda: len(shop.items(shop.store.sales_table)) == len(shop.order_ids()), seconds=START_SECONDS)
     shop.stop(second)
     check_stored_once(shop)
+
+
+def test_how_far_the_lanes_are_can_be_asked_from_outside(shop: Shop) -> None:
+    def lag(*options: str) -> tuple[int, str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tillstream", "lag", *options],
+            env=shop.environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return ended.returncode, ended.stdout.decode()
+
+    def totals() -> dict[str, int | None]:
+        code, text = lag("--json")
+        assert code == 0
+        return {lane["lane"]: lane["messages"] for lane in json.loads(text)}
+
+    counted = shop.environment["STREAM"] == "kafka"
+    shop.send(*(an_order(f"o-{number}") for number in range(5)))
+    lanes = ["archive-orders", "archive-rollups", "archive-dead-letters", "index-orders", "index-rollups"]
+    behind = dict.fromkeys(lanes, 0) | dict.fromkeys(["archive-orders", "index-orders"], 5 if counted else None)
+    assert totals() == behind  # nobody has read anything yet
+    process = shop.start()
+    eventually(lambda: shop.archived() == 5, seconds=START_SECONDS)
+    eventually(lambda: len(shop.items(shop.store.sales_table)) == 5, seconds=START_SECONDS)
+    shop.stop(process)
+    assert totals() == dict.fromkeys(lanes, 0)
+    assert lag("--most", "0")[0] == 0
+    shop.send(an_order("later"), an_order("last"))
+    assert [lag("--most", most)[0] for most in "012"] == ([1, 1, 0] if counted else [1, 3, 3])
+    code, text = lag()
+    assert code == 0
+
+    assert "index-orders" in text
 
 
 def test_a_stop_ends_in_time_though_nothing_answers_any_more(

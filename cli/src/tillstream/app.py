@@ -6,7 +6,20 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "up", "live", "setup", "verify", "trace", "query", "export", "replay", "rebuild", "dead-letters")
+COMMANDS = (
+    "demo",
+    "up",
+    "live",
+    "setup",
+    "verify",
+    "trace",
+    "query",
+    "export",
+    "replay",
+    "rebuild",
+    "dead-letters",
+    "lag",
+)
 
 
 def main() -> None:

@@ -167,8 +167,10 @@ def _compose(settings: SinkSettings, telemetry: Telemetry) -> dict[str, Delivery
     deliveries: dict[str, Delivery[Any]] = {}
     tables: dict[str, Table] = {}
 
-    def stream(name: str) -> Stream:
-        return open_stream(wire, name, settings.connect_seconds)
+    reads = settings.reads()
+
+    def stream(lane: str) -> Stream:
+        return open_stream(wire, reads[lane], settings.connect_seconds)
 
     def add(lane: Lane[Any], source: Stream, limits: Limits) -> None:
         deliveries[lane.name] = Delivery(
@@ -179,16 +181,16 @@ def _compose(settings: SinkSettings, telemetry: Telemetry) -> dict[str, Delivery
         await_ready("S3", store.address, lambda: probe(store))
         limits = Limits(settings.rotate_bytes, settings.rotate_records, settings.rotate_seconds, settings.buffer_bytes)
         puts = ThreadPoolExecutor(settings.store_threads, "puts")
-        layouts: dict[str, tuple[str, Callable[[str, int], Layout[Any]]]] = {
-            "orders": (settings.orders_stream, lambda name, digits: orders_layout(rules, regions, name, digits)),
-            "rollups": (settings.rollups_stream, rollups_layout),
-            "dead-letters": (settings.dead_letters_stream, dead_letters_layout),
+        layouts: dict[str, Callable[[str, int], Layout[Any]]] = {
+            f"{ARCHIVE}orders": lambda name, digits: orders_layout(rules, regions, name, digits),
+            f"{ARCHIVE}rollups": rollups_layout,
+            f"{ARCHIVE}dead-letters": dead_letters_layout,
         }
-        for kind, (name, layout) in layouts.items():
+        for name, layout in layouts.items():
             source = stream(name)
             of = layout(source.id, source.position_digits)
             store.abort_leftovers(f"{of.folder}/")
-            lane = Archive(f"{ARCHIVE}{kind}", store, of, stream=source.id, digits=source.position_digits, puts=puts)
+            lane = Archive(name, store, of, stream=source.id, digits=source.position_digits, puts=puts)
             add(lane, source, limits)
 
     if "index" in settings.lanes:
@@ -199,10 +201,10 @@ def _compose(settings: SinkSettings, telemetry: Telemetry) -> dict[str, Delivery
         tables = {settings.sales_table: sales, settings.trends_table: trends}
         for table in tables.values():
             await_ready("DynamoDB", table.address, table.check)
-        source = stream(settings.orders_stream)
+        source = stream("index-orders")
         make = OrderItems(source.id, source.position_digits, settings.currency, regions)
         add(OrdersIndex("index-orders", sales, rules, make), source, INDEX_LIMITS)
-        add(RollupsIndex("index-rollups", trends, settings.currency), stream(settings.rollups_stream), INDEX_LIMITS)
+        add(RollupsIndex("index-rollups", trends, settings.currency), stream("index-rollups"), INDEX_LIMITS)
     telemetry.watch(deliveries, tables)
     return deliveries
 

@@ -40,6 +40,16 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings, MetricsSettings)
     def _lanes(cls, value: Any) -> Any:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
+    def reads(self) -> dict[str, str]:
+        """Each lane's name, and the stream that it reads."""
+        archive = {
+            "archive-orders": self.orders_stream,
+            "archive-rollups": self.rollups_stream,
+            "archive-dead-letters": self.dead_letters_stream,
+        }
+        index = {"index-orders": self.orders_stream, "index-rollups": self.rollups_stream}
+        return (archive if "archive" in self.lanes else {}) | (index if "index" in self.lanes else {})
+
     def group(self, lane: str) -> str:
         """The group that a lane reads as."""
         return f"{self.sink_group}-{lane}"
