@@ -75,6 +75,27 @@ def test_a_round_that_can_compare_nothing_says_why_and_the_next_goes_on(
     found.close()
 
 
+def test_a_tick_that_is_not_stored_yet_is_waited_for_and_then_compared(
+    settings: WatchSettings, redis_client: Any
+) -> None:
+    s3 = aws.client("s3", settings, connections=1)
+    end = small.position_text(a_world().cuts["0"][0])
+    marker = {"Bucket": settings.s3_bucket, "Key": f"_extents/{small.STREAM}/0/{end}.done"}
+    body = s3.get_object(**marker)["Body"].read()
+    s3.delete_object(**marker)
+    found = rounds(settings.model_copy(update={"audit_full_minutes": 60, "audit_seconds": 0.01}), quiet)
+    waited = [next(found), next(found)]
+    assert [round_.outcome for round_ in waited] == ["waiting", "waiting"]
+    assert 0 < (waited[0].waiting_seconds or 0) < (waited[1].waiting_seconds or 0)
+    assert "1 of 2 partitions are not stored up to the tick" in waited[1].fault
+    redis_client.hset("sales:status", "as_of", "a newer tick, which must wait for its turn")
+    s3.put_object(**marker, Body=body)
+    compared = next(found)
+    assert (compared.everything, compared.outcome, compared.waiting_seconds) == (True, "equal", None)
+    assert next(found).fault.startswith("Redis holds no tick")
+    found.close()
+
+
 def test_objects_are_fetched_once_but_by_rounds_that_read_everything(settings: WatchSettings) -> None:
     found = rounds(settings, quiet)
     assert next(found).outcome == "equal"

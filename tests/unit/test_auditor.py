@@ -27,12 +27,14 @@ def a_round(**changes: Any) -> Round:
         "fault": "",
         "checked_at": "2026-11-20T07:53:00Z",
         "seconds": 2.25,
+        "waiting_seconds": None,
     }
     return Round(**(given | changes))
 
 
 WRONG = Difference("sales:1h:aov", "orders", "7", "8")
 FAILED = a_round(report=None, fault="Redis is away")
+WAITING = a_round(report=None, fault="2 of 4 are not stored", waiting_seconds=300)
 
 
 def test_a_round_tells_what_was_compared_and_the_first_difference() -> None:
@@ -49,6 +51,21 @@ def test_a_round_tells_what_was_compared_and_the_first_difference() -> None:
     }
     told = a_round(report=a_report(WRONG, WRONG)).fields()
     assert (told["outcome"], told["differences"], told["first"]) == ("different", "2", "sales:1h:aov orders: 7, not 8")
+
+
+def test_a_round_that_waits_is_neither_equal_nor_different_and_tells_for_how_long() -> None:
+    telemetry = Telemetry(ticking=Clock())
+    telemetry.took(a_round(report=a_report(WRONG)))
+    telemetry.took(WAITING)
+    told = WAITING.fields()
+    assert (told["outcome"], told["waiting_seconds"], told["fault"]) == ("waiting", "300.0", "2 of 4 are not stored")
+    assert not told.keys() & {"compared", "differences", "as_of"}
+    lines = metrics(telemetry)
+    assert 'tillstream_auditor_rounds_total{outcome="waiting"} 1.0' in lines
+    assert "tillstream_auditor_waiting_seconds 300.0" in lines
+    assert 'tillstream_auditor_differences{everything="false"} 1.0' in lines
+    telemetry.took(a_round())
+    assert "tillstream_auditor_waiting_seconds 0.0" in metrics(telemetry)
 
 
 def test_a_round_that_compared_nothing_tells_why_and_claims_nothing() -> None:
@@ -98,14 +115,15 @@ def test_a_failed_round_leaves_what_the_last_good_one_found() -> None:
 
 
 @pytest.mark.parametrize("failures", [READY_ROUNDS - 1, READY_ROUNDS])
-def test_it_is_ready_until_some_rounds_have_failed_one_after_the_other(failures: int) -> None:
+@pytest.mark.parametrize("nothing", [FAILED, WAITING], ids=["failed", "waiting"])
+def test_it_is_ready_until_some_rounds_have_compared_nothing_one_after_the_other(failures: int, nothing: Round) -> None:
     telemetry = Telemetry(ticking=Clock())
     telemetry.took(a_round(report=a_report(WRONG)))
     for _ in range(failures):
-        telemetry.took(FAILED)
+        telemetry.took(nothing)
     wrong = telemetry.health().ready()
     assert (wrong is None) is (failures < READY_ROUNDS)
-    assert wrong is None or "Redis is away" in wrong
+    assert wrong is None or nothing.fault in wrong
     telemetry.took(a_round())
     assert telemetry.health().ready() is None
 

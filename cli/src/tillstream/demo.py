@@ -51,6 +51,7 @@ def _watch_and_prove(chain: Chain, board: Board, seconds: float) -> bool:
         typer.echo(f"the processor is still behind after {SETTLE_SECONDS:g} s; proving what it has counted")
     chain.supervisor.stop("processor")
     settings = load(VerifySettings)
+    # The local protocol server takes seconds for each page of a scan: DynamoDB is left to `tillstream verify`.
     report = verify_board(settings, timeout=COVER_SECONDS, everything=True, lookups=False, say=_now_and_then(chain))
     show(report, Console())
     typer.echo("stopping the sink, which first stores what it has read")

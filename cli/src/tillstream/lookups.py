@@ -32,10 +32,6 @@ THROTTLED_SECONDS = 5.0
 THROTTLED_TRIES = 120
 """A page of 1 MB takes 128 read units: with 5 a second there is one every 26 seconds."""
 
-SETTLED_MS = 180_000
-"""When a closed minute's rollup has arrived for certain: 10 s in which corrections are gathered, a rotation of the
-archive (60 s by default), and as much again for whoever is slow."""
-
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 T = TypeVar("T")
@@ -52,9 +48,9 @@ class Due:
     since: int
     """where the longest window began, in event time"""
     settled: int
-    """``as_of``, or what it was SETTLED_MS ago where it follows the clock on the wall"""
+    """``as_of``, or what it was when rollups had time to arrive, where it follows the clock on the wall"""
     settled_by: int
-    """SETTLED_MS ago, in broker time"""
+    """in broker time: what came later may be on its way"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,42 +14,76 @@ import redis
 
 from sales.board import BoardReader, Keys, LiveNumbers
 from sales.countries import region_table
-from sales.settings import BoardSettings, RuleSettings, StoreSettings
+from sales.settings import BoardSettings, RotationSettings, RuleSettings, StoreSettings
 from sales.times import INVALID_TIME, parse_time
 from sink.aws import client
 from tillstream import audit
 from tillstream.bounds import bounds
 from tillstream.compare import Check, compare
 from tillstream.database import Database
-from tillstream.lookups import SETTLED_MS, Due, Lookups
+from tillstream.lookups import Due, Lookups
 from tillstream.reading import REDIS_SECONDS, Say
 from tillstream.recompute import Facts, Fault
 from tillstream.report import Report
-from tillstream.stored import POLL_SECONDS, Extents, NotCoveredError, Store, wait_until_covered
+from tillstream.stored import POLL_SECONDS, Extents, NotCoveredError, NotYetError, Store, wait_until_covered
 
 MARKER_MARGIN = timedelta(hours=1)
 """A marker is written after its events were sent, and an event is dated at most 5 minutes ahead of that; the rest is
 for clocks that disagree."""
 
 
-class VerifySettings(BoardSettings, StoreSettings, RuleSettings):
-    """Where the live numbers and the orders are; windows, top-K, currency and regions as the processor has them."""
+SLOW_SECONDS = 60.0
+"""What storing may take beyond its rotation, for whoever is slow."""
+
+
+class VerifySettings(BoardSettings, StoreSettings, RuleSettings, RotationSettings):
+    """Where the live numbers and the orders are; windows, top-K, currency and regions as the processor has them,
+    rotation as the sink."""
+
+    @property
+    def stored_seconds(self) -> float:
+        """How long after it was sent a message is stored, unless something is wrong."""
+        return self.rotate_seconds + SLOW_SECONDS
+
+    @property
+    def settled_seconds(self) -> float:
+        """How long after its minute is closed a rollup is stored: corrections are gathered for 10 s before it is sent,
+        and it may have a whole rotation before it."""
+        return 2 * self.rotate_seconds + SLOW_SECONDS
+
+
+def read_tick(settings: VerifySettings) -> LiveNumbers:
+    """One tick from Redis, whole.
+
+    Raises:
+        NotCoveredError: there is none.
+        BoardError: a number on the board is none.
+        redis.RedisError: Redis stays away.
+    """
+    keys = Keys(settings.redis_prefix)
+    regions = sorted(set(region_table(settings.region_overrides).values()))
+    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as board:
+        live = BoardReader(board, keys, [window.name for window in settings.windows]).read(regions=regions)
+    _as_of(live, keys)
+    return live
 
 
 def verify_board(
     settings: VerifySettings,
     *,
     timeout: float,
+    tick: LiveNumbers | None = None,
     everything: bool = False,
     lookups: bool = True,
     archive: Store | None = None,
     say: Say = lambda _text: None,
 ) -> Report:
-    """Takes one tick, waits until it is stored, recomputes and compares it.
+    """Waits until a tick is stored, recomputes and compares it.
 
     Args:
         settings: what to compare with what.
         timeout: seconds to wait for the tick's positions to be marked done.
+        tick: as `read_tick` gave it; None: a new one.
         everything: read all objects since the streams' beginning; check the counts in the status, the dead letters and
             the rollups too.
         lookups: with everything, also what DynamoDB holds.
@@ -57,7 +91,8 @@ def verify_board(
         say: hears what goes on.
 
     Raises:
-        NotCoveredError: there is no tick, or it was not stored in time.
+        NotYetError: the tick was not stored in time.
+        NotCoveredError: there is none.
         StoredError: a marker in S3 contradicts itself.
         BoardError: a number on the board is none.
         duckdb.Error, OSError: this machine lacks disk or memory, or a value is beyond what can be added up.
@@ -67,12 +102,9 @@ def verify_board(
     """
     began = time.monotonic()
     say("reading one tick from Redis")
+    live = tick or read_tick(settings)
     keys = Keys(settings.redis_prefix)
     region_of = region_table(settings.region_overrides)
-    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as board:
-        live = BoardReader(board, keys, [window.name for window in settings.windows]).read(
-            regions=sorted(set(region_of.values()))
-        )
     as_of = _as_of(live, keys)
     edges = bounds(as_of, live.windows)
     start = min(start for start, _ in edges.values())
@@ -92,7 +124,7 @@ def verify_board(
         letters: list[Extents] = []
         further: list[Check] = []
         if everything:
-            letters, unread_letters = _dead_letters(archive, facts, live, timeout, say)
+            letters, unread_letters = _dead_letters(settings, archive, facts, live, timeout, say)
             unread += unread_letters
             longest = max(end - start for start, end in edges.values())
             counts = facts.counts(longest)
@@ -122,13 +154,16 @@ def verify_board(
 
 
 def _dead_letters(
-    archive: Store, facts: Facts, live: LiveNumbers, timeout: float, say: Say
+    settings: VerifySettings, archive: Store, facts: Facts, live: LiveNumbers, timeout: float, say: Say
 ) -> tuple[list[Extents], list[Fault]]:
     """Loads the archived dead letters, as soon as there are as many as the tick counts, or what there is after
     ``timeout`` seconds: nothing says which position of their stream a tick has come to.
 
     Returns:
         Their extents, and what is wrong with objects that could not be loaded.
+
+    Raises:
+        NotYetError: some are missing, and the tick is so young that they may be on their way.
     """
     deadline = time.monotonic() + timeout
     counted = live.status.get("dead_letters", "")
@@ -139,9 +174,15 @@ def _dead_letters(
             archive.extend(partitions.setdefault(path, Extents.of(path)))
         unread += facts.load_letters(archive, partitions.values(), lambda _done, _of: None)
         found = sum(facts.letters().values())
-        if not counted.isdecimal() or found >= int(counted) or time.monotonic() >= deadline:
+        if not counted.isdecimal() or found >= int(counted):
             return list(partitions.values()), unread
-        say(f"waiting for the sink: {found} of {counted} dead letters are archived")
+        state = f"{found} of {counted} dead letters are archived"
+        if time.monotonic() >= deadline:
+            published = parse_time(live.status.get("published_at", ""))
+            if time.time() - published / 1000 < settings.stored_seconds:
+                raise NotYetError(f"{state}, the others may take {settings.stored_seconds:g} s (waited {timeout:g} s)")
+            return list(partitions.values()), unread
+        say(f"waiting for the sink: {state}")
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
@@ -162,7 +203,7 @@ def _lookups(
         The checks, and what is wrong with objects that could not be loaded.
     """
     as_of = parse_time(live.status["as_of"])
-    before = time.time_ns() // 1_000_000 - SETTLED_MS
+    before = round((time.time() - settings.settled_seconds) * 1000)
     due = Due(
         since=min(start for start, _ in bounds(as_of, live.windows).values()),
         settled=as_of if live.status.get("clock") == "event" else min(as_of, before),

@@ -42,6 +42,10 @@ class NotCoveredError(Exception):
     """What is asked for is not stored, or not yet; the message says what is missing."""
 
 
+class NotYetError(NotCoveredError):
+    """A tick is not stored in whole yet: it can't be compared now, and may be later."""
+
+
 @dataclass(slots=True)
 class Extents:
     """One partition's extents that are marked done, in order and without a gap, as far as they are known."""
@@ -286,7 +290,7 @@ def wait_until_covered(
         say: hears how many are still open.
 
     Raises:
-        NotCoveredError: not in time; the message names the first partition that is behind.
+        NotYetError: not in time; the message names the first partition that is behind.
         StoredError: a marker contradicts itself.
     """
     deadline = time.monotonic() + timeout
@@ -304,7 +308,7 @@ def wait_until_covered(
             f"up to {first.end or 'nothing'}, the tick has applied {positions[first.path]}"
         )
         if time.monotonic() >= deadline:
-            raise NotCoveredError(f"{state} (waited {timeout:g} s; is the sink running?)")
+            raise NotYetError(f"{state} (waited {timeout:g} s; is the sink running?)")
         say(f"waiting for the sink: {state}")
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 

@@ -19,8 +19,13 @@ EXIT_DIFFERENT = 1
 
 def verify(
     timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait until the tick's positions are stored.", metavar="SECONDS")
-    ] = 120,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds to wait until the tick's positions are stored; unset: ROTATE_SECONDS and a minute.",
+            metavar="SECONDS",
+        ),
+    ] = None,
     everything: Annotated[
         bool,
         typer.Option(
@@ -67,7 +72,13 @@ def verify(
         return
     settings = load(VerifySettings)
     with reading("verify") as say:
-        report = verify_board(settings, timeout=timeout, everything=everything, lookups=lookups, say=say)
+        report = verify_board(
+            settings,
+            timeout=settings.stored_seconds if timeout is None else timeout,
+            everything=everything,
+            lookups=lookups,
+            say=say,
+        )
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:

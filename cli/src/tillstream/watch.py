@@ -11,11 +11,11 @@ from typing import Annotated
 import redis
 from pydantic import Field
 
-from sales.board import Keys
-from tillstream.proving import VerifySettings, verify_board
+from sales.board import Keys, LiveNumbers
+from tillstream.proving import VerifySettings, read_tick, verify_board
 from tillstream.reading import AWAY, REDIS_SECONDS, UNABLE, Say
 from tillstream.report import Report
-from tillstream.stored import ObjectCache, Store
+from tillstream.stored import NotYetError, ObjectCache, Store
 
 EXPIRY_SECONDS = 3600
 """How long a round's outcome stands in Redis: who finds none knows that nobody has looked for an hour."""
@@ -30,8 +30,9 @@ class WatchSettings(VerifySettings):
     """between two rounds that read everything that is stored; 0: never"""
     audit_lookups: bool = True
     """do rounds that read everything also scan the DynamoDB tables? It takes their read units"""
-    audit_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 120
-    """how long a round waits until a tick is stored"""
+    audit_wait_seconds: Annotated[float, Field(ge=0, le=7200)] | None = None
+    """how long a round waits until a tick is stored, before it says so and the next goes on with the same tick; unset:
+    ROTATE_SECONDS and a minute"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,15 @@ class Round:
     """why not"""
     checked_at: str
     seconds: float
+    waiting_seconds: float | None
+    """how long ago the tick was read that is not stored yet, and that the next round goes on waiting for; None: none
+    is waited for"""
 
     @property
     def outcome(self) -> str:
-        """``equal``, ``different`` or ``failed``."""
+        """``equal``, ``different``, ``waiting`` or ``failed``."""
         if self.report is None:
-            return "failed"
+            return "failed" if self.waiting_seconds is None else "waiting"
         return "equal" if self.report.equal else "different"
 
     def fields(self) -> dict[str, str]:
@@ -62,6 +66,8 @@ class Round:
             "everything": str(self.everything).lower(),
             "seconds": f"{self.seconds:.1f}",
         }
+        if self.waiting_seconds is not None:
+            told |= {"waiting_seconds": f"{self.waiting_seconds:.1f}"}
         if self.report is None:
             return told | {"fault": self.fault}
         first = next((d for check in self.report.checks for d in check.differences), None)
@@ -78,6 +84,9 @@ def rounds(settings: WatchSettings, say: Say) -> Generator[Round, None, None]:
     """Looks, says what was found, waits for the next time; without end. What could not be compared because a part is
     away, or stored in a way that nothing can be made of, is a round that failed.
 
+    A tick that is not stored yet is waited for, over as many rounds as it takes: a newer one would be stored later
+    still, and with a long rotation none would ever be compared.
+
     Objects are fetched once and kept on this machine while windows need them; rounds that read everything fetch all of
     it again.
 
@@ -85,29 +94,41 @@ def rounds(settings: WatchSettings, say: Say) -> Generator[Round, None, None]:
         Interrupted: a signal came, inside `interrupts.raised`.
     """
     full_at = time.monotonic()
+    tick: LiveNumbers | None = None
+    tick_at = full_at
+    wait = settings.stored_seconds if settings.audit_wait_seconds is None else settings.audit_wait_seconds
     with tempfile.TemporaryDirectory(prefix="tillstream-audit-") as folder:
         cache = ObjectCache(Path(folder))
         while True:
             began = time.monotonic()
             everything = settings.audit_full_minutes > 0 and began >= full_at
-            report, fault = None, ""
+            report, fault, waiting = None, "", False
             try:
+                if tick is None:
+                    tick, tick_at = read_tick(settings), began
                 report = verify_board(
                     settings,
-                    timeout=settings.audit_wait_seconds,
+                    timeout=wait,
+                    tick=tick,
                     everything=everything,
                     lookups=settings.audit_lookups,
                     archive=Store.open(settings, None if everything else cache),
                     say=say,
                 )
+            except NotYetError as error:
+                fault, waiting = str(error), True
             except (*AWAY, *UNABLE) as error:
                 fault = str(error)
-            if everything:
-                full_at = began + 60 * settings.audit_full_minutes
-            else:
-                cache.sweep()
-            seconds = time.monotonic() - began
-            yield Round(everything, report, fault, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", seconds)
+            now = time.monotonic()
+            waiting_seconds = now - tick_at if waiting else None
+            if not waiting:
+                tick = None
+                if everything:
+                    full_at = began + 60 * settings.audit_full_minutes
+                else:
+                    cache.sweep()
+            checked_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            yield Round(everything, report, fault, checked_at, now - began, waiting_seconds)
             time.sleep(max(0.0, began + settings.audit_seconds - time.monotonic()))
 
 

@@ -98,6 +98,14 @@ class StoreSettings(AwsSettings):
     """provisioned: 5 read and 5 write units for each table and index"""
 
 
+class RotationSettings(Settings):
+    """How soon what was sent is in S3."""
+
+    rotate_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    """an extent is written this long after its first message, full or not, also when nothing follows; what verifies
+    waits as long, and a minute more"""
+
+
 class GlueSettings(Settings):
     """What Athena knows of the bucket."""
 

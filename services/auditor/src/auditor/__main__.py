@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _tell(found: Round) -> None:
-    level = {"equal": logging.INFO, "different": logging.ERROR, "failed": logging.WARNING}[found.outcome]
+    level = {"different": logging.ERROR, "failed": logging.WARNING}.get(found.outcome, logging.INFO)
     log.log(level, "%s", " ".join(f"{name}={text!r}" for name, text in found.fields().items()))
 
 

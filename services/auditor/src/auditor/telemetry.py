@@ -12,7 +12,7 @@ LIVE_SECONDS = 1800.0
 """Without a word from a round for so long the auditor is stuck: it says how far it is every few objects."""
 
 READY_ROUNDS = 5
-"""So many rounds may fail in a row, because a part is away for a while."""
+"""So many rounds may compare nothing in a row, because a part is away for a while or the sink is slow."""
 
 
 class Telemetry:
@@ -27,7 +27,7 @@ class Telemetry:
         self._now = now
         self._ticking = ticking
         self._heard = ticking()
-        self._failed = 0
+        self._idle = 0
         self._fault = ""
         self.registry = CollectorRegistry()
 
@@ -43,8 +43,13 @@ class Telemetry:
         )
         self._seconds = gauge("round_seconds", "Time that the last round took.")
         self._success = gauge("last_success_timestamp_seconds", "When a round last compared something.")
+        self._waiting = Gauge(
+            "tillstream_auditor_waiting_seconds",
+            "Age of a tick that is not stored yet and can't be compared; 0: none is waited for.",
+            registry=self.registry,
+        )
         self._rounds = Counter(
-            "tillstream_auditor_rounds", "Rounds, by outcome: equal, different or failed.", ["outcome"],
+            "tillstream_auditor_rounds", "Rounds, by outcome: equal, different, waiting or failed.", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
 
@@ -58,10 +63,11 @@ class Telemetry:
         self._rounds.labels(found.outcome).inc()
         which = str(found.everything).lower()
         self._seconds.labels(which).set(found.seconds)
+        self._waiting.set(found.waiting_seconds or 0)
         if found.report is None:
-            self._failed, self._fault = self._failed + 1, found.fault
+            self._idle, self._fault = self._idle + 1, found.fault
             return
-        self._failed = 0
+        self._idle = 0
         self._differences.labels(which).set(found.report.different)
         self._compared.labels(which).set(found.report.compared)
         self._to_come.labels(which).set(sum(check.to_come for check in found.report.checks))
@@ -75,6 +81,8 @@ class Telemetry:
             return f"no word from a round for {silent:.0f} s" if silent > LIVE_SECONDS else None
 
         def ready() -> str | None:
-            return f"{self._failed} rounds failed, the last: {self._fault}" if self._failed >= READY_ROUNDS else None
+            return (
+                f"{self._idle} rounds compared nothing, the last: {self._fault}" if self._idle >= READY_ROUNDS else None
+            )
 
         return Health(live, ready)

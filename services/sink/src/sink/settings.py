@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from sales.settings import MetricsSettings, RuleSettings, StoreSettings, StreamSettings
+from sales.settings import MetricsSettings, RotationSettings, RuleSettings, StoreSettings, StreamSettings
 
 Lane = Literal["archive", "index"]
 
 
-class SinkSettings(StreamSettings, StoreSettings, RuleSettings, MetricsSettings):
+class SinkSettings(StreamSettings, StoreSettings, RotationSettings, RuleSettings, MetricsSettings):
     """Everything the sink is configured with: the streams, the store, the rules of an order, metrics, and its own."""
 
     sink_group: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] = "sink"
@@ -22,8 +22,6 @@ class SinkSettings(StreamSettings, StoreSettings, RuleSettings, MetricsSettings)
     """message bytes of one partition after which an extent is written"""
     rotate_records: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
     """messages of one partition after which an extent is written"""
-    rotate_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
-    """an extent is written this long after its first message, full or not, also when nothing follows"""
     buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 32_000_000
     """bytes of memory in which the archive holds one stream's decoded messages, all partitions together; then it writes
     early and pauses. Usual orders take about a quarter of what their messages do"""
