@@ -16,7 +16,7 @@ import pytest
 from sales.rollups import Rollup, encode
 from sales.settings import AwsSettings
 from support.scraping import get, scrape
-from support.shop import START_SECONDS, Shop, check_stored_once, open_shop, some_orders
+from support.shop import START_SECONDS, Shop, check_stored_once, new_names, open_shop, opened, some_orders
 from support.sinking import a_line, an_order
 from support.waiting import eventually
 from tillstream.local import aws as local_aws
@@ -32,29 +32,11 @@ def shop(
     new_name: Callable[[str], str],
     tmp_path: Path,
 ) -> Iterator[Shop]:
-    values = {
-        "stream": request.param,
-        "aws_region": aws_settings.aws_region,
-        "aws_endpoint_url": aws_settings.aws_endpoint_url or "",
-        "s3_bucket": s3_bucket,
-        "s3_prefix": "team-a/",
-        "sales_table": new_name("SalesData"),
-        "trends_table": new_name("SalesTrends"),
-        "orders_stream": new_name("orders"),
-        "rollups_stream": new_name("rollups"),
-        "dead_letters_stream": new_name("dead-letters"),
-        "dynamodb_billing": "on-demand",  # at 5/5 the index would take minutes
-        "sink_group": new_name("sink"),
-        "rotate_seconds": "0.5",
-        "connect_seconds": "30",
-    }
+    values = {"stream": request.param, **new_names(aws_settings, s3_bucket, new_name)}
     if request.param == "kafka":
         values["kafka_bootstrap_servers"] = request.getfixturevalue("kafka_bootstrap")
-    shop = open_shop(values, tmp_path)
-    yield shop
-    shop.close()
-    for number in range(len(shop.processes)):
-        sys.stdout.write(f"--- process {number}\n{shop.log(number).read_text()}")
+    with opened(values, tmp_path) as shop:
+        yield shop
 
 
 def test_orders_rollups_and_dead_letters_are_stored_and_it_stops_in_order(shop: Shop) -> None:

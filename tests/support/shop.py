@@ -1,5 +1,6 @@
 """Streams, a bucket and tables of its own with sinks as processes, and the proof that each order was stored once."""
 
+import contextlib
 import io
 import json
 import os
@@ -8,12 +9,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from sales.settings import StoreSettings, StreamSettings
+from sales.settings import AwsSettings, StoreSettings, StreamSettings
 from sales.streams.connect import connect
 from sink import aws, tables
 from support.sinking import a_line, an_order, key_of
@@ -133,8 +135,50 @@ def open_shop(values: dict[str, str], folder: Path) -> Shop:
     return Shop(environment, StreamSettings.model_validate(settings), StoreSettings.model_validate(store), folder)
 
 
+@contextlib.contextmanager
+def opened(values: dict[str, str], folder: Path) -> Iterator[Shop]:
+    """A shop that is closed at the end of the block, and then tells what its sinks said."""
+    shop = open_shop(values, folder)
+    yield shop
+    shop.close()
+    for number in range(len(shop.processes)):
+        sys.stdout.write(f"--- process {number}\n{shop.log(number).read_text()}")
+
+
+def new_names(aws_settings: AwsSettings, s3_bucket: str, new_name: Callable[[str], str]) -> dict[str, str]:
+    """Settings of a shop that shares nothing with any other, but for its wire; it stores soon."""
+    return {
+        "aws_region": aws_settings.aws_region,
+        "aws_endpoint_url": aws_settings.aws_endpoint_url or "",
+        "s3_bucket": s3_bucket,
+        "s3_prefix": "team-a/",
+        "sales_table": new_name("SalesData"),
+        "trends_table": new_name("SalesTrends"),
+        "orders_stream": new_name("orders"),
+        "rollups_stream": new_name("rollups"),
+        "dead_letters_stream": new_name("dead-letters"),
+        "dynamodb_billing": "on-demand",  # at 5/5 the index would take minutes
+        "sink_group": new_name("sink"),
+        "rotate_seconds": "0.5",
+        "connect_seconds": "30",
+    }
+
+
 def check_stored_once(shop: Shop) -> None:
     """S3 holds every well-formed event once a position, the ledger adds up, DynamoDB holds the lowest position."""
+    rows = check_archived_once(shop)
+    lowest: dict[str, tuple[str, int]] = {}
+    for row in sorted(rows, key=lambda row: str(row["position"])):
+        lowest.setdefault(row["order_id"], (row["position"], row["customer_id"]))
+    items = {
+        item["order_id"]["S"]: (item["position"]["S"], int(item["customer_id"]["N"]))
+        for item in shop.items(shop.store.sales_table)
+    }
+    assert items == lowest
+
+
+def check_archived_once(shop: Shop) -> list[dict[str, Any]]:
+    """S3 holds every well-formed event once a position, and the ledger adds up; the rows."""
     chains = shop.chains("orders")
     done = [mark for chain in chains.values() for mark in chain]
     good = [json.loads(value) for value in shop.sent if value != b"{"]
@@ -148,14 +192,7 @@ def check_stored_once(shop: Shop) -> None:
     assert Counter((row["order_id"], row["customer_id"]) for row in rows if row["line"] == 1) == Counter(
         (order["order_id"], order["customer_id"]) for order in good
     )
-    lowest: dict[str, tuple[str, int]] = {}
-    for row in sorted(rows, key=lambda row: str(row["position"])):
-        lowest.setdefault(row["order_id"], (row["position"], row["customer_id"]))
-    items = {
-        item["order_id"]["S"]: (item["position"]["S"], int(item["customer_id"]["N"]))
-        for item in shop.items(shop.store.sales_table)
-    }
-    assert items == lowest
+    return rows
 
 
 def some_orders(dice: random.Random, count: int) -> list[bytes]:
