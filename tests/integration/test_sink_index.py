@@ -25,7 +25,7 @@ from sink.delivery import AbandonedError, Delivery, Extent, Limits
 from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems, trend
 from sink.store import StoreError
-from sink.writes import Insert, Table, cut
+from sink.writes import Found, Insert, Look, Table, cut
 from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order
 from support.waiting import eventually
 
@@ -134,6 +134,34 @@ def test_the_same_event_again_changes_nothing_and_a_reused_id_is_counted(account
     assert (account.orders()["a"]["position"], lane.reused_ids) == (f"{2:020d}", 2)
 
 
+def test_what_stands_already_is_looked_at_and_not_put_again(account: Account) -> None:
+    puts: list[object] = []
+    account.client.meta.events.register("before-call.dynamodb.PutItem", lambda **_: puts.append(None))
+    lane = account.orders_index()
+    values = [an_order(f"o-{number}", customer_id=number) for number in range(120)]  # more than one look holds
+    store(lane, values, list(range(200, 320)))
+    before = account.orders()
+    store(lane, values, list(range(200, 320)))
+    store(lane, values, list(range(300, 420)))
+    store(account.orders_index("orders-00000002"), values, list(range(120)))
+    assert (account.orders(), puts) == (before, [])
+    store(lane, [*values[:2], an_order("new")], [7, 8, 9])
+    assert len(puts) == 2
+    moved = {order: int(item["position"]) for order, item in account.orders().items() if before.get(order) != item}
+    assert moved == {"o-0": 7, "o-1": 8, "new": 9}
+
+
+def test_a_look_that_came_too_early_costs_a_put_and_changes_nothing(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = account.orders_index()
+    store(lane, [an_order("a"), an_order("b")], [5, 6])
+    before = account.orders()
+    monkeypatch.setattr(account.sales, "look", lambda looks, *_: [Found(None)] * len(looks))
+    store(lane, [an_order("a", country="FR"), an_order("b", country="FR")], [7, 8])
+    assert account.orders() == before
+
+
 def test_an_item_of_another_incarnation_of_the_stream_stays_as_it_is(account: Account) -> None:
     store(account.orders_index("orders-00000001"), [an_order("a")], [50])
     store(account.orders_index("orders-00000002"), [an_order("a", country="FR")], [3])
@@ -229,7 +257,8 @@ def takes_all(_: int) -> str:
 def scripted(
     *, requests: Script = takes_all, statements: Script = takes_all
 ) -> Iterator[tuple[OrdersIndex, list[str]]]:
-    """A lane whose server takes requests, and in them single statements, when the scripts say so; and what it took."""
+    """A lane whose server takes requests, and in them single statements, when the scripts say so; and what it took.
+    Every key that it is asked for stands already, but it answers for no more than seven at a time."""
     taken: list[str] = []
     asked, seen = count(), count()
     lock = threading.Lock()
@@ -240,9 +269,17 @@ def scripted(
         taken.append(statement["Parameters"][0]["S"])
         return {"TableName": "SalesData"}
 
+    def looked_at(keys: list[Item]) -> dict[str, Any]:
+        assert 1 <= len(keys) <= 100
+        stands = {"event_time": {"S": "another"}, "stream": {"S": STREAM}, "position": {"S": f"{0:020d}"}}
+        left = {"SalesData": {"Keys": keys[7:]}} if keys[7:] else {}
+        return {"Responses": {"SalesData": [key | stands for key in keys[:7]]}, "UnprocessedKeys": left}
+
     def answer(action: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if action == "DescribeTable":
             return 200, {"Table": {"TableStatus": "ACTIVE"}}
+        if action == "BatchGetItem":
+            return 200, looked_at(body["RequestItems"]["SalesData"]["Keys"])
         assert action == "BatchExecuteStatement"
         if code := requests(next(asked)):
             return 400, {"__type": f"com.amazonaws#{code}", "message": "as told"}
@@ -305,6 +342,12 @@ def test_throttled_requests_are_sent_later_and_none_is_lost(impatient: None) -> 
     assert sorted(taken) == sorted(f"o-{number}" for number in range(60))
 
 
+def test_keys_that_a_look_leaves_out_are_looked_at_later(impatient: None) -> None:
+    with scripted(statements=lambda _: "DuplicateItem") as (lane, taken):
+        lane.store(extent_of(lane, 60), threading.Event())
+    assert (taken, lane.reused_ids) == ([], 60)
+
+
 def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(impatient: None) -> None:
     abandoned = threading.Event()
 
@@ -362,6 +405,16 @@ def test_a_table_of_five_units_is_written_as_fast_as_that(place: StoreSettings) 
         # Five at once, of what a second brings; the others when they are paid for.
         assert time.monotonic() - began >= 6 / 5
         assert len(account.orders()) == 11
+
+
+def test_a_table_of_five_units_is_looked_at_as_fast_as_that(place: StoreSettings) -> None:
+    looks = [Look({"order_id": {"S": f"o-{number}"}}, units=1) for number in range(15)]
+    with opened(place.model_copy(update={"dynamodb_billing": "provisioned"})) as account:
+        account.sales.check()
+        began = time.monotonic()
+        # Ten at once, of what a second brings: each takes half a unit.
+        assert account.sales.look(looks, ["order_id"], threading.Event()) == [Found(None)] * 15
+        assert time.monotonic() - began >= 5 / 10
 
 
 def test_a_table_on_demand_is_written_without_a_bound(account: Account) -> None:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sink.pace import SAVED_SECONDS, Pace, write_units
+from sink.pace import SAVED_SECONDS, Pace, half_read_units, write_units
 
 START = 1_024.0
 
@@ -91,3 +91,8 @@ def test_in_no_time_more_goes_than_it_brings_and_one_item_beyond(
 @pytest.mark.parametrize(("size", "units"), [(1, 1), (1_024, 1), (1_025, 2), (390_000, 381)])
 def test_each_kilobyte_begun_is_a_unit(size: int, units: int) -> None:
     assert write_units(size) == units
+
+
+@pytest.mark.parametrize(("size", "units"), [(1, 1), (4_096, 1), (4_097, 2), (390_000, 96)])
+def test_a_look_at_each_four_kilobytes_begun_is_half_a_read_unit(size: int, units: int) -> None:
+    assert half_read_units(size) == units

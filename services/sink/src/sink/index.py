@@ -2,6 +2,11 @@
 
 Writes are conditional, so they can come in any order and any number of times: of one order id the lowest position
 stands, of one scope and minute the highest version's totals, and the mark that they are stale.
+
+An order goes as far as it must; after a restart, or into a table that was filled before, hardly any is written::
+
+    insert, where the key is absent ──refused──▶ look at what stands ──ours is lower, or gone──▶ put, if it is lower
+        25 a request                                100 a request                                  1 a request
 """
 
 import logging
@@ -16,9 +21,9 @@ from sales.streams.packed import Packed
 from sink import items
 from sink.delivery import Extent, Prepared, Start, Stored, Wrote
 from sink.items import Item, OrderItem, OrderItems
-from sink.pace import write_units
+from sink.pace import half_read_units, write_units
 from sink.records import find_rollups
-from sink.writes import Insert, Outcome, Table, Write
+from sink.writes import Insert, Look, Outcome, Table, Write
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,9 @@ ORDER_BYTES = 550
 LINE_BYTES = 250
 ROLLUP_BYTES = 300
 """What one of each takes in memory, decoded: measured with orders of 2 lines and of 20,000, and with rollups."""
+
+LOOKED_AT = ("order_id", "event_time", "stream", "position")
+"""Of an item that stands: what decides, and what tells a reused id."""
 
 
 class OrdersIndex:
@@ -78,13 +86,17 @@ class OrdersIndex:
         return Stored(extent.end, Wrote(items=len(others) - duplicates, duplicates=duplicates))
 
     def _write(self, wanted: Sequence[OrderItem], abandoned: threading.Event) -> list[Item | None]:
-        """What stood in each one's place. Nearly all are new, and inserted many at a time; where something stands
-        already, the lower position decides."""
+        """What stood in each one's place. Nearly all are new; of the others most stand there already, at the same
+        position, and nothing is left to do."""
         inserted = self._table.insert([Insert(item.attributes, write_units(item.size)) for item in wanted], abandoned)
-        again = [place for place, new in enumerate(inserted) if not new]
-        outcomes = self._table.write([_order_write(wanted[place]) for place in again], abandoned)
+        refused = [place for place, new in enumerate(inserted) if not new]
+        looks = [Look(_key(wanted[place]), half_read_units(wanted[place].size)) for place in refused]
         others: list[Item | None] = [None] * len(wanted)
-        for place, outcome in zip(again, outcomes, strict=True):
+        for place, found in zip(refused, self._table.look(looks, LOOKED_AT, abandoned), strict=True):
+            others[place] = found.item
+        lower = [place for place in refused if not _stands(others[place], wanted[place])]
+        outcomes = self._table.write([_order_write(wanted[place]) for place in lower], abandoned)
+        for place, outcome in zip(lower, outcomes, strict=True):
             others[place] = outcome.other
         return others
 
@@ -125,9 +137,21 @@ class RollupsIndex:
         return Stored(extent.end, Wrote(items=len(outcomes) - duplicates, duplicates=duplicates))
 
 
+def _key(item: OrderItem) -> Item:
+    return {"order_id": item.attributes["order_id"]}
+
+
+def _stands(other: Item | None, item: OrderItem) -> bool:
+    """Would the conditional put leave the other as it is? The look may be old; but whatever stands is only ever
+    replaced by a lower position of its own stream, so a yes is true for good. A no is for the put to decide."""
+    if other is None:
+        return False
+    return bool(other["stream"]["S"] != item.stream or other["position"]["S"] <= item.position)
+
+
 def _order_write(item: OrderItem) -> Write:
     return Write(
-        {"order_id": item.attributes["order_id"]},
+        _key(item),
         "put_item",
         {
             "Item": item.attributes,

@@ -1,4 +1,4 @@
-"""How fast a table of provisioned capacity is written. Pure but for the clock that it is given."""
+"""How fast a table of provisioned capacity is written and read. Pure but for the clock that it is given."""
 
 import math
 import threading
@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 UNIT_BYTES = 1024
 """What one write unit pays for: a write of an item up to this size."""
+
+READ_BYTES = 4096
+"""What half a read unit pays for: an eventually consistent read of an item up to this size, whatever is shown of it."""
 
 SAVED_SECONDS = 60.0
 """How long unused units are kept for a burst. DynamoDB keeps those of 300 s and promises none of them."""
@@ -17,10 +20,15 @@ def write_units(item_bytes: int) -> int:
     return max(1, math.ceil(item_bytes / UNIT_BYTES))
 
 
-class Pace:
-    """A bucket of write units, filled at the table's rate, from which writes take theirs; threads may share it.
+def half_read_units(item_bytes: int) -> int:
+    """What an eventually consistent read of an item of that size takes from the table, in halves of a read unit."""
+    return max(1, math.ceil(item_bytes / READ_BYTES))
 
-    It begins with what a second brings. The last write taken may bring it into debt, which the next one waits for: an
+
+class Pace:
+    """A bucket of units, filled at the table's rate, from which writes (or reads) take theirs; threads may share it.
+
+    It begins with what a second brings. The last one taken may bring it into debt, which the next one waits for: an
     item of 390 units can be written at 5 units a second too.
 
     Args:
@@ -48,11 +56,11 @@ class Pace:
             self._rate = rate
 
     def ready_in(self, units: Sequence[int]) -> float:
-        """Seconds until the first of these writes should go; 0: now. They are let through by what a second brings, so
-        that they go together and not one by one.
+        """Seconds until the first of these should go; 0: now. They are let through by what a second brings, so that
+        they go together and not one by one.
 
         Args:
-            units: each write's, in their order.
+            units: each one's, in their order.
         """
         with self._lock:
             if self._rate is None:
@@ -61,7 +69,7 @@ class Pace:
             return max(0.0, (min(self._rate, sum(units)) - self._units) / self._rate)
 
     def take(self, units: Sequence[int]) -> int:
-        """How many of these writes go now, at least one; takes their units."""
+        """How many of these go now, at least one; takes their units."""
         with self._lock:
             if self._rate is None:
                 return len(units)

@@ -2,6 +2,7 @@
 
 ``insert`` carries 25 items a request, each written only where its key is not there yet: PartiQL's ``INSERT``, in the
 one batch of DynamoDB's that keeps a condition for each item. ``write`` is one request an item, with any condition.
+``look`` reads what stands under 100 keys a request: whether a conditional write is worth it.
 """
 
 import logging
@@ -29,8 +30,11 @@ log = logging.getLogger(__name__)
 BATCH_ITEMS = 25
 """DynamoDB takes no more statements in one request."""
 
+LOOK_ITEMS = 100
+"""DynamoDB looks up no more keys in one request."""
+
 BATCH_UNITS = 2_000
-"""2 MB of items, as JSON some times that: DynamoDB takes 16 MB in one request."""
+"""2 MB of items to write, as JSON some times that, or 8 MB to read: DynamoDB takes and gives 16 MB in one request."""
 
 LEAST_ROUND = 8
 """Items in a round at least, however hard the table throttles."""
@@ -59,11 +63,11 @@ PASSING_CODES = frozenset(("InternalServerError",))
 
 
 class Job(Protocol):
-    """One item's write."""
+    """One item's write, or read."""
 
     @property
     def units(self) -> int:
-        """Write units that it takes."""
+        """What it takes of the table's capacity."""
         ...
 
 
@@ -76,6 +80,24 @@ class Insert:
 
     attributes: Item
     units: int
+    """write units"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A question for what stands under a key; eventually consistent."""
+
+    key: Item
+    units: int
+    """halves of a read unit"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands there."""
+
+    item: Item | None
+    """those of its attributes that were asked for; None: nothing"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +109,7 @@ class Write:
     request: Mapping[str, Any]
     """what the operation takes beside the table's name"""
     units: int
+    """write units"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +137,8 @@ class Table:
         self._client = client
         self._name = name
         self._threads = threads
-        self._pace = Pace()
+        self._writing = Pace()
+        self._reading = Pace()
         self._ask_at = time.monotonic()
         self._statements: dict[tuple[str, ...], str] = {}
         self._throttled = 0
@@ -124,7 +148,7 @@ class Table:
     @property
     def rate(self) -> int | None:
         """Write units a second that the table was last heard to have; None: on demand, or not yet asked."""
-        return self._pace.rate
+        return self._writing.rate
 
     @property
     def throttled(self) -> int:
@@ -142,7 +166,20 @@ class Table:
         Raises:
             AwayError, StoreError, AbandonedError: as ``write``.
         """
-        return self._carry(inserts, BATCH_ITEMS, self._insert, abandoned)
+        return self._carry(inserts, BATCH_ITEMS, self._insert, self._writing, abandoned)
+
+    def look(self, looks: Sequence[Look], names: Sequence[str], abandoned: threading.Event) -> list[Found]:
+        """What stands under each key, as it was a moment ago; blocks until all are answered, as ``write`` does.
+
+        Args:
+            looks: of different keys.
+            names: the attributes that are shown; the key's are among them.
+            abandoned: ends the waiting.
+
+        Raises:
+            AwayError, StoreError, AbandonedError: as ``write``, but nothing is written.
+        """
+        return self._carry(looks, LOOK_ITEMS, lambda batch: self._look(batch, names), self._reading, abandoned)
 
     def write(self, writes: Sequence[Write], abandoned: threading.Event) -> list[Outcome]:
         """Writes each item whose condition holds; blocks until all are answered. What is throttled is tried again,
@@ -157,7 +194,7 @@ class Table:
             StoreError: refused for good.
             AbandonedError: ``abandoned`` was set.
         """
-        return self._carry(writes, 1, self._write, abandoned)
+        return self._carry(writes, 1, self._write, self._writing, abandoned)
 
     def check(self) -> None:
         """One request that shows that the table can be written, and how fast.
@@ -176,16 +213,18 @@ class Table:
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
             raise AwayError(f"{self.address} is {table['TableStatus']}")
         rate = _write_rate(table)
-        if rate != self._pace.rate:
-            self._pace.rate = rate
+        if rate != self._writing.rate:
+            self._writing.rate = rate
             bound = "without a bound (on-demand)" if rate is None else f"at {rate} write units a second, its capacity"
             log.info("%s is written %s", self.address, bound)
+        self._reading.rate = _half_read_rate(table)
 
     def _carry(
         self,
         jobs: Sequence[J],
         at_once: int,
         send: Callable[[Sequence[J]], Sequence[R | None]],
+        pace: Pace,
         abandoned: threading.Event,
     ) -> list[R]:
         """Sends jobs in rounds, up to ``at_once`` in a request, those that ``send`` has None for again."""
@@ -198,10 +237,10 @@ class Table:
                 raise AbandonedError(f"{self.address}: {len(waiting)} items were given up")
             self._ask_for_capacity()
             units = [jobs[place].units for place in waiting[:width]]
-            if (ready_in := self._pace.ready_in(units)) > 0:
+            if (ready_in := pace.ready_in(units)) > 0:
                 abandoned.wait(min(ready_in, CAPACITY_SECONDS))
                 continue
-            count = self._pace.take(units)
+            count = pace.take(units)
             tried, waiting = waiting[:count], waiting[count:]
             batches = list(cut([jobs[place] for place in tried], at_once))
             failpoints.passed("items-before")
@@ -267,6 +306,30 @@ class Table:
             self._statements[names] = f'INSERT INTO "{self._name}" VALUE {{{pairs}}}'
         return self._statements[names]
 
+    def _look(self, looks: Sequence[Look], names: Sequence[str]) -> list[Found | None]:
+        """One request; None: throttled, or more than fits into one answer."""
+        shown = {f"#{number}": name for number, name in enumerate(names)}
+        request = {
+            "Keys": [look.key for look in looks],
+            "ProjectionExpression": ", ".join(shown),
+            "ExpressionAttributeNames": shown,
+        }
+        try:
+            answer = self._client.batch_get_item(RequestItems={self._name: request})
+        except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
+            if isinstance(error, ClientError) and aws_faults.throttled(error):
+                return [None] * len(looks)
+            raise self._explain(error, "look-ups") from error
+        [*wanted] = looks[0].key
+
+        def key_of(item: Item) -> tuple[str, ...]:
+            return tuple(value for name in wanted for value in item[name].values())
+
+        found = {key_of(item): Found(item) for item in answer["Responses"].get(self._name, ())}
+        unread = {key_of(key) for key in answer["UnprocessedKeys"].get(self._name, {}).get("Keys", ())}
+        keys = [key_of(look.key) for look in looks]
+        return [None if key in unread else found.get(key, Found(None)) for key in keys]
+
     def _write(self, writes: Sequence[Write]) -> list[Outcome | None]:
         """One request, for one write; None: throttled."""
         [write] = writes
@@ -312,3 +375,8 @@ def _write_rate(table: Mapping[str, Any]) -> int | None:
     on-demand, where DynamoDB says 0."""
     provisioned = [table, *table.get("GlobalSecondaryIndexes", ())]
     return min(each.get("ProvisionedThroughput", {}).get("WriteCapacityUnits", 0) for each in provisioned) or None
+
+
+def _half_read_rate(table: Mapping[str, Any]) -> int | None:
+    """Halves of a read unit a second of the table, where items are looked up by key; None: on-demand."""
+    return 2 * int(table.get("ProvisionedThroughput", {}).get("ReadCapacityUnits", 0)) or None
