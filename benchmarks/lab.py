@@ -176,7 +176,9 @@ def machine(lab: Lab) -> dict[str, str]:
         "Python": platform.python_version(),
         "servers": f"{lab.broker.name}, {lab.store.name}",
         "librdkafka": confluent_kafka.libversion()[0],
-    } | {name: version(name) for name in ("bytewax", "confluent-kafka", "numpy", "msgspec", "pyarrow", "duckdb")}
+    } | {
+        name: version(name) for name in ("bytewax", "confluent-kafka", "numpy", "msgspec", "pyarrow", "duckdb", "moto")
+    }
 
 
 def _commit() -> str:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.sink --orders 1000000
     python -m benchmarks.sink --orders 10000000 --runs 5 --hours 24
+    python -m benchmarks.sink --orders 1000000 --peers plain-sink          # in turns with others, on the same core
     python -m benchmarks.sink --orders 200000 --set ROTATE_BYTES=4000000   # a small one: files have to be full
 
 A topic is loaded once for each shape and kept in ``--work``; it is there whole before the sink starts, so the lag is
@@ -15,12 +16,14 @@ Processor time and the largest resident set are of the whole run. ``servers`` is
 100 %, Kafka or moto was the limit. ``others`` is the share of the sink's core that somebody else used.
 
 At the end every row of every object is compared with the topic's own messages: counts, sums, and a fingerprint of all
-columns; in DuckDB, with nothing of the sink's code. A difference is an error.
+columns; in DuckDB, with nothing of the sink's code. A difference is an error. ``--peers`` are measured and compared
+alike; what each leaves out is in ``benchmarks/peers/README.md``. Theirs are the messages that they have committed.
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -29,8 +32,10 @@ from typing import Any
 
 from benchmarks import command, stored, storing, topics
 from benchmarks.lab import SERVERS_CORE, BenchmarkError, Lab, on_cores
+from benchmarks.peers import sinks
 from benchmarks.storing import BUCKET, Place, Run, Started
 
+OURS = "sink"
 ROTATE_SECONDS = "20"
 """How long the last pieces wait. Files should be cut by their size, and a run should end soon."""
 
@@ -96,7 +101,7 @@ def measure(place: Place, right: stored.Right, *, settings: Mapping[str, str], s
     marks = DoneMarks(place)
     try:
         started = time.monotonic()
-        child = lab.start("sink", [sys.executable, "-m", "sink"], env, place.folder / "log")
+        child = lab.start(OURS, [sys.executable, "-m", "sink"], env, place.folder / "log")
         try:
             system = Started(child, f"{place.name}-archive-orders", marks.progress)
             run = storing.watch(place, system, right.totals.lines, started=started, seconds=seconds)
@@ -111,28 +116,31 @@ def measure(place: Place, right: stored.Right, *, settings: Mapping[str, str], s
     if rejected != right.malformed:
         raise BenchmarkError(f"the done marks count {rejected} malformed messages, the topic has {right.malformed}")
     found, sizes = storing.totals(place, stored.ARCHIVE, with_places=True)
-    stored.compare(right.totals, found, "sink")
+    stored.compare(right.totals, found, OURS)
     return replace(run, objects=len(sizes), stored_mb=sum(sizes.values()) / 1e6)
 
 
-def table(runs: list[Run]) -> str:
-    """The runs and their medians, for people."""
+def table(systems: Mapping[str, list[Run]]) -> str:
+    """Each system's runs and their medians, for people."""
     head = (
-        "          lines/s  with start  lines/CPU s  peak MB  first s  steady s  whole s  objects  stored MB"
-        "  servers  others   load"
+        "                   messages     lines/s  with start  lines/CPU s  peak MB  first s  steady s  whole s  objects"
+        "  stored MB  servers  others   load"
     )
 
-    def row(name: str, figures: dict[str, float]) -> str:
+    def row(name: str, messages: int, figures: Mapping[str, float]) -> str:
         return (
-            f"{name:6} {figures['lines_per_second']:>10,.0f} {figures['lines_per_second_with_start']:>11,.0f}"
-            f" {figures['lines_per_cpu_second']:>12,.0f} {figures['peak_mb']:>8,.0f} {figures['first_seconds']:>8.1f}"
-            f" {figures['steady_seconds']:>9.1f} {figures['whole_seconds']:>8.1f} {figures['objects']:>8,.0f}"
-            f" {figures['stored_mb']:>10,.0f} {figures['servers']:>8.0%} {figures['others']:>7.0%}"
-            f" {figures['load']:>6.1f}"
+            f"{name:17} {messages:>9,} {figures['lines_per_second']:>11,.0f}"
+            f" {figures['lines_per_second_with_start']:>11,.0f} {figures['lines_per_cpu_second']:>12,.0f}"
+            f" {figures['peak_mb']:>8,.0f} {figures['first_seconds']:>8.1f} {figures['steady_seconds']:>9.1f}"
+            f" {figures['whole_seconds']:>8.1f} {figures['objects']:>8,.0f} {figures['stored_mb']:>10,.0f}"
+            f" {figures['servers']:>8.0%} {figures['others']:>7.0%} {figures['load']:>6.1f}"
         )
 
-    rows = [row(str(number), run.figures) for number, run in enumerate(runs, start=1)]
-    return "\n".join([head, *rows, row("median", storing.medians(runs))])
+    lines = [head]
+    for name, runs in systems.items():
+        lines += [row(f"{name} {number}", run.messages, run.figures) for number, run in enumerate(runs, start=1)]
+        lines.append(row(f"{name} median", runs[0].messages, storing.medians(runs)))
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -141,6 +149,9 @@ def main() -> int:
     command.add_shape(parser, orders=1_000_000)
     parser.add_argument("--hours", dest="span", type=_hours, metavar="N", help="the same as --span, in hours")
     command.add_settings(parser)
+    parser.add_argument(
+        "--peers", nargs="*", choices=[*sinks.PEERS], default=[], help="other systems, in turns with ours"
+    )
     parser.add_argument("--runs", type=int, default=5, help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=900, help="a run may take; default %(default)s")
     return command.run(_work, parser.parse_args())
@@ -152,32 +163,56 @@ def _hours(text: str) -> int:
 
 def _work(lab: Lab, options: argparse.Namespace) -> None:
     settings = dict(options.set)
-    loaded = topics.load(lab, command.shape(options))
-    right = stored.right(lab, loaded)
+    shape = command.shape(options)
+    systems: dict[str, list[Run]] = {OURS: [], **{name: [] for name in options.peers}}
+    topics_of = {}
+    for name in systems:
+        most = shape.orders if name == OURS else min(shape.orders, sinks.PEERS[name].most)
+        loaded = topics.load(lab, replace(shape, orders=most))
+        topics_of[name] = (loaded, stored.right(lab, loaded))
+    loaded, right = topics_of[OURS]
     print(
         f"{loaded.shape.topic}: {loaded.messages:,} messages, {right.malformed:,} of them bad, {right.totals.lines:,} "
         f"lines; {' '.join(f'{name}={value}' for name, value in settings.items()) or 'default settings'}"
     )
-    runs = []
+    failed = set()
     with on_cores(SERVERS_CORE):
         for number in range(1, options.runs + 1):
-            with storing.bucket(lab) as bucket:
-                if number == 1:
-                    print(f"S3: {bucket.server.name}")
-                place = Place(lab, loaded, bucket, f"sink-{os.getpid()}-{number}", lab.scratch("sink"))
-                run = measure(place, right, settings=settings, seconds=options.seconds)
-            runs.append(run)
-            sys.stderr.write(f"run {number} of {options.runs}: {run.whole_seconds:.1f} s\n")
-    print(table(runs))
+            for name in [name for name in systems if name not in failed]:
+                try:
+                    run = _run(lab, name, number, *topics_of[name], options)
+                except BenchmarkError as error:
+                    if name == OURS:
+                        raise
+                    failed.add(name)
+                    sys.stderr.write(f"{error}\n")
+                else:
+                    systems[name].append(run)
+                    sys.stderr.write(f"{name}: run {number} of {options.runs}: {run.whole_seconds:.1f} s\n")
+    systems = {name: runs for name, runs in systems.items() if runs}
+    print(table(systems))
     found = {
-        "shape": asdict(loaded.shape),
-        "messages": loaded.messages,
-        "lines": right.totals.lines,
+        "shape": asdict(shape),
         "settings": settings,
-        "median": storing.medians(runs),
-        "runs": [run.figures for run in runs],
+        "medians": {name: storing.medians(runs) for name, runs in systems.items()},
+        "runs": {name: [asdict(run) | run.figures for run in runs] for name, runs in systems.items()},
     }
     command.keep(lab, options, found)
+    if failed:
+        raise BenchmarkError(f"failed: {' '.join(sorted(failed))}")
+
+
+def _run(
+    lab: Lab, name: str, number: int, loaded: topics.Loaded, right: stored.Right, options: argparse.Namespace
+) -> Run:
+    with storing.bucket(lab) as bucket:
+        place = Place(lab, loaded, bucket, f"{name}-{os.getpid()}-{number}", lab.scratch(name))
+        if name == OURS:
+            run = measure(place, right, settings=dict(options.set), seconds=options.seconds)
+        else:
+            run = sinks.measure(place, name, right, seconds=options.seconds)
+    shutil.rmtree(place.folder)  # a few hundred megabytes
+    return run
 
 
 if __name__ == "__main__":

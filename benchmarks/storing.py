@@ -165,7 +165,7 @@ def bucket(lab: Lab) -> Iterator[Bucket]:
 
 def committed(place: Place, group: str) -> Progress:
     """The progress of a system that commits what it has stored."""
-    admin = AdminClient({"bootstrap.servers": place.lab.broker.address})
+    admin = _admin(place.lab)
     topic = place.loaded.shape.topic
 
     def progress() -> Mapping[str, int]:
@@ -193,7 +193,7 @@ def watch(place: Place, system: Started, lines: int, *, started: float, seconds:
     load = os.getloadavg()[0]
     loaded, meter = place.loaded, Meter(system.child.pid)
     before = meter.read()
-    admin = AdminClient({"bootstrap.servers": place.lab.broker.address})
+    admin = _admin(place.lab)
     first: float | None = None
     first_busy = last_busy = 0.0
     last: tuple[float, int] | None = None
@@ -221,8 +221,8 @@ def watch(place: Place, system: Started, lines: int, *, started: float, seconds:
         time.sleep(POLL_SECONDS)
     if first is None or last is None or last[0] <= first:
         raise BenchmarkError(
-            f"{system.child.name} stored nothing before the partitions' ends: more --orders, for a rate, or smaller "
-            "files, as --set ROTATE_BYTES=4000000"
+            f"{system.child.name} stored nothing before the partitions' ends: more --orders, for a rate, or (ours) "
+            "smaller files, as --set ROTATE_BYTES=4000000"
         )
     used: Usage = meter.read()
     return Run(
@@ -261,6 +261,10 @@ def stop(child: Child) -> None:
     code = child.stop(STOP_SECONDS)
     if code != 0:
         raise BenchmarkError("\n".join([f"{child.name} ended with {code}; its last lines:", *child.last_lines()]))
+
+
+def _admin(lab: Lab) -> AdminClient:
+    return AdminClient({"bootstrap.servers": lab.broker.address, "log_level": 0})  # it outlives the broker a little
 
 
 def _joined(admin: AdminClient, group: str) -> bool:
