@@ -1,5 +1,6 @@
-"""``python -m sink`` while S3 is slow, credentials have expired, or partitions go to another in the middle of a file: every
-order is stored once, and who watches sees it."""
+"""``python -m sink`` while S3 is slow, credentials have expired, or partitions go to another in the middle of a file:
+every order is stored once, and who watches sees it.
+"""
 
 import json
 import random
