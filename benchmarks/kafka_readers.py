@@ -1,11 +1,12 @@
-"""What a record costs to read from Kafka: whole batches taken apart by compiled code, against librdkafka, packed.
+"""What a record costs to read from Kafka: whole batches taken apart by compiled code, against librdkafka; as a reader,
+packed, and as a member of a group, as the sink has them now and had them before.
 
     python -m benchmarks.kafka_readers --orders 2000000
 
-The topic is that of `benchmarks.processor` (lz4, as our producer writes), kept in ``--work``. The two readers read it
-by turns, each time in a process of its own on a core of its own, with broker and harness on the other. Processor time
-is that of polling alone, of all of the process's threads. Memory is the largest resident set, and how much of it came
-with reading. At the end stands what the parts of a batch's way cost by themselves.
+The topic is that of `benchmarks.processor` (lz4, as our producer writes), kept in ``--work``. They read it by turns,
+each time in a process of its own on a core of its own, with broker and harness on the other. Processor time is that of
+polling alone, from the first records on, of all of the process's threads. Memory is the largest resident set, and how
+much of it came with reading. At the end stands what the parts of a batch's way cost by themselves.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -30,24 +32,29 @@ from kafka import codec
 
 from sales.memory import keep_freed
 from sales.settings import StreamSettings
+from sales.streams import Chunk, Polled
 from sales.streams.kafka import KafkaStream, KafkaWire
 from sales.streams.kafka_batches import BatchesReader
 from sales.streams.kafka_records import Batch, Memory, unpack
-from sales.streams.packed import PackedReader, Packing
+from sales.streams.memory import MemoryCheckpoints
+from sales.streams.packed import Packed, Packing
 
 POLL_RECORDS = 16_000
 BATCHES_A_RUN = 3
 REPEATS = 20
 
-READERS: dict[str, Callable[[KafkaStream], PackedReader]] = {
+READERS: dict[str, Callable[[KafkaStream], Polled[Packed] | Polled[Chunk]]] = {
     "batches": lambda stream: stream.packed_reader(dict.fromkeys(stream.partitions())),
     "librdkafka": lambda stream: Packing(stream.reader(dict.fromkeys(stream.partitions()))),
+    "packed member": lambda stream: stream.packed_member(*_alone()),
+    "member": lambda stream: stream.member(*_alone()),
 }
+"""A member's records are Python objects, not packed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One reader, from a topic's beginning to its end."""
+    """One reader, from a topic's beginning to its end; both times as if the first records had been counted too."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -56,18 +63,33 @@ class Run:
     runs: int
 
 
+def _alone() -> tuple[str, MemoryCheckpoints, Callable[[object], None], Callable[[object], None]]:
+    """What a member of a new group is made with; Kafka keeps the positions."""
+    return f"bench-{uuid.uuid4()}", MemoryCheckpoints(), lambda _: None, lambda _: None
+
+
 def read(address: str, topic: str, kind: str, records: int) -> Run:
     """Reads a whole topic, in a process that keeps what it frees, as the processor does."""
     keep_freed()
     wire = KafkaWire.connect(StreamSettings(stream="kafka", kafka_bootstrap_servers=address))
     reader = READERS[kind](wire.open(topic))
-    before, cpu, wall = _peak_mb(), time.process_time(), time.perf_counter()
-    got = runs = 0
+    before = _peak_mb()
+    first = got = runs = 0
+    while not got:  # what it takes to begin, for a member to join, is another matter
+        first = got = sum(map(len, reader.poll(POLL_RECORDS, 1.0)))
+    cpu, wall = time.process_time(), time.perf_counter()
     while got < records:
         for run in reader.poll(POLL_RECORDS, 1.0):
             got += len(run)
             runs += 1
-    done = Run(time.process_time() - cpu, time.perf_counter() - wall, _peak_mb(), _peak_mb() - before, runs)
+    share = (records - first) / records
+    done = Run(
+        (time.process_time() - cpu) / share,
+        (time.perf_counter() - wall) / share,
+        _peak_mb(),
+        _peak_mb() - before,
+        runs,
+    )
     reader.close()
     wire.close()
     return done
@@ -163,7 +185,7 @@ def _report(kind: str, runs: list[Run], records: int) -> None:
     run_records = statistics.median(records / run.runs for run in runs)
     peak, grown = (statistics.median(sizes) for sizes in zip(*((r.peak_mb, r.grown_mb) for r in runs), strict=True))
     print(
-        f"{kind:11} {seconds}, {wall:,.0f}/s by the wall clock, {run_records:,.0f} records a run, "
+        f"{kind:13} {seconds}, {wall:,.0f}/s by the wall clock, {run_records:,.0f} records a run, "
         f"peak {peak:.0f} MB, of which reading {grown:.0f} MB"
     )
 

@@ -17,6 +17,8 @@ from sales.streams.kafka_batches import ANSWER_BYTES
 from sales.streams.kafka_confluent import SESSION_SECONDS, librdkafka_settings
 from sales.streams.kafka_member import BatchesMember
 from sales.streams.kafka_python import kafka_python_settings
+from sales.streams.memory import MemoryCheckpoints
+from sales.streams.packed import PackingMember
 from support.waiting import eventually
 from tillstream.local import kafka as local_kafka
 from tillstream.local.nursery import Nursery
@@ -137,6 +139,24 @@ def test_what_a_slow_caller_leaves_is_not_fetched(
         member.polled(lambda: len(member.values) == len(sent))
     assert 0 < max(held) <= 2 * ANSWER_BYTES
     assert sorted(member.values) == sorted(sent)
+
+
+def test_without_compiled_code_a_plain_member_s_records_are_packed(
+    stream: KafkaStream, new_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sales.streams.kafka.COMPILED", ("no_such_package",))
+    sent = write(stream, 30)
+    got: list[bytes] = []
+    member = stream.packed_member(new_name("group"), MemoryCheckpoints(), lambda _: None, lambda _: None)
+
+    def all_of_it() -> bool:
+        got.extend(value for run in member.poll(1000, 0.1) for value in run.chunk().values)
+        return len(got) == len(sent)
+
+    eventually(all_of_it)
+    member.close()
+    assert isinstance(member, PackingMember)
+    assert sorted(got) == sorted(sent)
 
 
 def test_who_is_silent_for_too_long_has_lost_its_partitions_and_joins_again(

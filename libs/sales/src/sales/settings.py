@@ -50,7 +50,7 @@ class StreamSettings(Settings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """host:port, several with commas"""
     kafka_client: Literal["confluent", "kafka-python"] = "confluent"
-    """confluent is native and fast; kafka-python is Python alone"""
+    """confluent is native and fast; kafka-python is Python alone; all processes of a group take the same"""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_sasl_username: str = ""
