@@ -119,7 +119,7 @@ def test_the_client_that_owns_the_partitions_fetches_none_of_their_records(
     assert len(there) == PARTITIONS
     # What was asked for before the pause: one batch of each partition, of less than a megabyte.
     assert sum(part["rxmsgs"] for part in there) <= PARTITIONS * 1_000_000 // RECORD_BYTES
-    assert [(part["fetchq_cnt"], part["fetchq_size"]) for part in there] == [(0, 0)] * PARTITIONS
+    assert sum(part["fetchq_size"] for part in there) == 0
 
 
 def test_what_a_slow_caller_leaves_is_not_fetched(
