@@ -31,6 +31,7 @@ from generator.disturbances import Mix
 from generator.synthetic import SyntheticShop
 from sales.countries import REGION_OF
 from sales.rules import Rules
+from sales.service import collect_rarely
 from sales.settings import StoreSettings
 from sales.streams import Chunk
 from sales.streams.packed import pack
@@ -110,6 +111,7 @@ def main() -> None:
         rules = Rules(currency="USD", countries=REGION_OF.keys())
         make = OrderItems("orders-0badcafe", 20, "USD", REGION_OF)
         lane = OrdersIndex("index-orders", table, rules, make)
+        collect_rarely()  # as the service
         decoding = making = storing = again = wall = 0.0
         for start in range(0, options.orders, EXTENT_ORDERS):
             rows = range(start, min(start + EXTENT_ORDERS, options.orders))

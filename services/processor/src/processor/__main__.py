@@ -1,7 +1,6 @@
 """``python -m processor``: reads the settings, connects everything, runs until SIGTERM or SIGINT."""
 
 import contextlib
-import gc
 import logging
 import os
 import sys
@@ -33,7 +32,16 @@ from processor.telemetry import Telemetry
 from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
 from sales.memory import keep_freed
 from sales.rollups import Rollup
-from sales.service import EXIT_AWAY, EXIT_FAILED, Stop, cause_among, leave_at_once, on_signals, start_logging
+from sales.service import (
+    EXIT_AWAY,
+    EXIT_FAILED,
+    Stop,
+    cause_among,
+    collect_rarely,
+    leave_at_once,
+    on_signals,
+    start_logging,
+)
 from sales.settings import load
 from sales.streams import AwayError, PositionLostError, Stream, StreamError, Wire
 from sales.streams.connect import connect
@@ -44,10 +52,6 @@ from sales.times import parse_time
 log = logging.getLogger("processor")
 
 REDIS_TIMEOUT_SECONDS = 5.0
-
-COLLECT_AFTER = (50_000, 20, 50)
-"""Objects before Python looks for cycles among the youngest, and how often among older ones: with its own 700, 10, 10
-it spent a tenth of the processor's time on walking through what never is a cycle."""
 
 EXPECTED = (
     ClusterError,
@@ -171,9 +175,7 @@ def _work(
 ) -> None:
     telemetry, causes, seat = Telemetry(), Causes(), company.seat
     flow = _dataflow(streams, client, settings, stopping, recovery, telemetry, seat, causes)
-    # What is there by now stays; what comes later is arrays, which the collector has nothing to find in.
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    collect_rarely()
     if not company.meet():
         return
     if seat.index == 0:

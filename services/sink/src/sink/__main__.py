@@ -11,7 +11,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
-from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, Stop, leave_at_once, on_signals, start_logging
+from sales.service import (
+    EXIT_AWAY,
+    EXIT_FAILED,
+    EXIT_SETTINGS,
+    Stop,
+    collect_rarely,
+    leave_at_once,
+    on_signals,
+    start_logging,
+)
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError
 from sales.streams.connect import connect
@@ -76,6 +85,7 @@ def main() -> None:
         with _telling(telemetry, settings):
             deliveries = _compose(settings, telemetry)
             on_signals(stop.set)
+            collect_rarely()
             faults = run_lanes(deliveries, stop, settings.stop_seconds + LEAVE_SECONDS, telemetry.alarm)
     except AwayError as error:
         _fail(error, EXIT_AWAY)
