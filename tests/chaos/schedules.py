@@ -8,18 +8,19 @@ each id.
 
 import random
 import signal
-import subprocess
 import time
 import traceback
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from chaos.forks import Fork
 from sink import failpoints
-from support.shop import Shop, check_stored_once, open_shop, some_orders
+from support.shop import Process, Shop, check_stored_once, open_shop, some_orders
 from support.waiting import eventually
 
 Lane = Literal["archive", "index"]
@@ -31,6 +32,9 @@ ARROWS: dict[Lane, tuple[failpoints.Place, ...]] = {
         "pin-before",
         "pin-after",
         "object-before",
+        "part-after",
+        "complete-before",
+        "complete-after",
         "object-after",
         "done-before",
         "done-after",
@@ -40,14 +44,21 @@ ARROWS: dict[Lane, tuple[failpoints.Place, ...]] = {
     ),
     "index": ("claimed", "items-before", "items-after", "commit-before", "commit-after"),
 }
-"""Where a life may end. Objects in parts are too large for hundreds of schedules; they have tests of their own."""
+"""Where a life may end."""
 
-WORKS_SECONDS = 40.0
-"""From a start to the first partition, if it gets one: a Kafka group gives up a member that was killed after 15."""
+IN_PARTS: frozenset[failpoints.Place] = frozenset(("part-after", "complete-before", "complete-after"))
+"""Where only those come by whose objects go in parts."""
+
+WORKS_SECONDS = 20.0
+"""From a start to the first partition. Of three members that share two partitions one gets none, and is ended then."""
 STORED_SECONDS = 180.0
+STALL_SECONDS = 45.0
+"""When so long nothing more was stored, nothing more will be."""
 STOP_SECONDS = 40.0
 LOOK_SECONDS = 0.05
-"""Between two looks at something that has to come; every wait has a bound of its own."""
+"""Between two looks at a process; every wait has a bound of its own."""
+ASK_SECONDS = 0.2
+"""Between two looks at what is stored, which costs the servers more than a sink does."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,10 @@ class Life:
     kill: bool
     rotate_records: int
     rotate_seconds: float
+    in_parts: bool
+    """its objects go in parts, however small"""
+    poll_records: int
+    """read at one time at most: so its extents end elsewhere than those of the others"""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -117,15 +132,18 @@ def draw(seed: int) -> Schedule:
 
 def _life(dice: random.Random) -> Life:
     lane: Lane = "index" if dice.random() < 0.3 else "archive"
+    place = dice.choice(ARROWS[lane])
     return Life(
         lane=lane,
-        place=dice.choice(ARROWS[lane]),
+        place=place,
         times=dice.choice((1, 1, 2, 3)),
         action=dice.choice(failpoints.ACTIONS),
         patience=dice.uniform(0.5, 3),
         kill=dice.random() < 0.5,
         rotate_records=dice.randint(5, 40),
         rotate_seconds=dice.choice((0.2, 0.5, 1.0)),
+        in_parts=place in IN_PARTS or dice.random() < 0.2,
+        poll_records=dice.randint(2, 30),
     )
 
 
@@ -134,11 +152,12 @@ def run(schedule: Schedule, settings: Mapping[str, str], folder: Path) -> Outcom
 
     Args:
         schedule: what.
-        settings: where: ``kafka_bootstrap_servers``, ``aws_endpoint_url``, ``s3_bucket``, an existing one.
+        settings: where: ``kafka_bootstrap_servers``, and ``s3_bucket``, an existing one. S3 and DynamoDB are where
+            ``aws_endpoint_url``, or boto3's variables ``AWS_ENDPOINT_URL_S3`` and ``AWS_ENDPOINT_URL_DYNAMODB`` say.
         folder: for logs.
     """
     began = time.monotonic()
-    name = f"schedule-{schedule.seed}"
+    name = f"schedule-{schedule.seed}-{uuid.uuid4().hex[:8]}"
     values = {
         "stream": "kafka",
         "aws_region": "us-east-1",
@@ -163,15 +182,15 @@ def run(schedule: Schedule, settings: Mapping[str, str], folder: Path) -> Outcom
         where = traceback.extract_tb(error.__traceback__)[-1]
         difference = f"{where.name}: {str(error).strip() or where.line}"
     finally:
-        shop.close()
+        shop.end()
         _give_back(shop)
     return Outcome(schedule.seed, tuple(endings), time.monotonic() - began, difference)
 
 
 def _play(shop: Shop, schedule: Schedule, endings: list[tuple[str, Ending]]) -> None:
     shop.send(*schedule.batches[0])
-    frozen: list[subprocess.Popen[bytes]] = []
-    waiting: list[tuple[Life, subprocess.Popen[bytes]]] = []
+    frozen: list[Process] = []
+    waiting: list[tuple[Life, Process]] = []
 
     def await_all() -> None:
         for life, process in waiting:
@@ -183,14 +202,15 @@ def _play(shop: Shop, schedule: Schedule, endings: list[tuple[str, Ending]]) -> 
 
     for number, (life, batch) in enumerate(zip(schedule.lives, schedule.batches[1:], strict=True)):
         group = shop.environment["SINK_GROUP"] + ("" if schedule.one_group else f"-{number}")
-        waiting.append((life, shop.start(**life.environment, SINK_GROUP=group)))
+        fork = partial(Fork, in_parts=life.in_parts, poll_records=life.poll_records)
+        waiting.append((life, shop.start(fork, **life.environment, SINK_GROUP=group)))
         shop.send(*batch)
         if not schedule.together:
             await_all()
     await_all()
-    last = shop.start(ROTATE_SECONDS="0.2")
-    eventually(lambda: shop.archived() >= len(shop.sent), "everything marked done", seconds=STORED_SECONDS)
-    eventually(lambda: _looked_up(shop), "everything in DynamoDB", seconds=STORED_SECONDS)
+    last = shop.start(Fork, ROTATE_SECONDS="0.2")
+    _await_count(shop, last, shop.archived, len(shop.sent), "messages marked done")
+    _await_count(shop, last, lambda: len(shop.items(shop.store.sales_table)), len(shop.order_ids()), "items")
     for zombie in frozen:
         zombie.send_signal(signal.SIGTERM)  # heard when it goes on: it stores what it holds, and leaves
         zombie.send_signal(signal.SIGCONT)
@@ -200,7 +220,20 @@ def _play(shop: Shop, schedule: Schedule, endings: list[tuple[str, Ending]]) -> 
     check_stored_once(shop)
 
 
-def _await_end(shop: Shop, life: Life, process: "subprocess.Popen[bytes]") -> Ending:
+def _await_count(shop: Shop, process: Process, count: Callable[[], int], wanted: int, what: str) -> None:
+    """Waits until a process has stored so much."""
+    most, until = -1, time.monotonic()
+    end = until + STORED_SECONDS
+    while (found := count()) < wanted:
+        now = time.monotonic()
+        if found > most:
+            most, until = found, min(end, now + STALL_SECONDS)
+        assert now < until, f"{found} of {wanted} {what}"
+        assert _ended(shop, process) is None, f"stopped at {found} of {wanted} {what}"
+        time.sleep(ASK_SECONDS)
+
+
+def _await_end(shop: Shop, life: Life, process: Process) -> Ending:
     """How a life ends; where its failpoint does not come in time, at our hands."""
     log = shop.log(shop.processes.index(process))
     until, works = time.monotonic() + WORKS_SECONDS, False
@@ -219,7 +252,7 @@ def _await_end(shop: Shop, life: Life, process: "subprocess.Popen[bytes]") -> En
     raise AssertionError(f"does not stop: {_last_words(shop, process)}")
 
 
-def _ended(shop: Shop, process: "subprocess.Popen[bytes]") -> Ending | None:
+def _ended(shop: Shop, process: Process) -> Ending | None:
     """None: it works."""
     code = process.poll()
     if code is None:
@@ -228,7 +261,7 @@ def _ended(shop: Shop, process: "subprocess.Popen[bytes]") -> Ending | None:
     return "ended" if code else "stopped"
 
 
-def _stopped(shop: Shop, process: "subprocess.Popen[bytes]") -> bool:
+def _stopped(shop: Shop, process: Process) -> bool:
     return _ended(shop, process) == "stopped"
 
 
@@ -239,15 +272,14 @@ def _is_frozen(pid: int) -> bool:
     return False
 
 
-def _looked_up(shop: Shop) -> bool:
-    return len(shop.items(shop.store.sales_table)) == len(shop.order_ids())
-
-
-def _last_words(shop: Shop, process: "subprocess.Popen[bytes]") -> str:
+def _last_words(shop: Shop, process: Process) -> str:
     return " | ".join(shop.log(shop.processes.index(process)).read_text().splitlines()[-3:])
 
 
 def _give_back(shop: Shop) -> None:
-    """Tables: the local protocol server gets slower with each. Topics and objects go with their servers."""
+    """Tables and topics: their servers get slower with each. Objects go with their server."""
+    for name in shop.names.values():
+        shop.wire.delete(name)
+    shop.wire.close()
     for table in (shop.store.sales_table, shop.store.trends_table):
         shop.dynamodb.delete_table(TableName=table)

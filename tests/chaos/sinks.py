@@ -18,6 +18,7 @@ import boto3
 from chaos.schedules import Ending, Outcome, draw, run
 from tillstream import interrupts
 from tillstream.local import aws as local_aws
+from tillstream.local import dynamodb as local_dynamodb
 from tillstream.local import kafka as local_kafka
 from tillstream.local.nursery import Nursery
 from tillstream.local.server import ServerError
@@ -26,7 +27,7 @@ BUCKET = "schedules"
 SEEDS = 1_000_000
 """Schedules of a seed."""
 A_FRESH_SERVER = 25
-"""Schedules after which S3 and DynamoDB are a new process: moto keeps everything in memory, and walks over it."""
+"""Schedules after which S3 is a new process: moto keeps everything in memory, and walks over it."""
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=300, help="how many (300)")
     parser.add_argument("--seed", type=int, default=1, help="decides what they are (1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (0)")
-    parser.add_argument("--at-once", type=int, default=2, help="schedules that run at one time (2)")
+    parser.add_argument("--at-once", type=int, default=4, help="schedules that run at one time (4)")
     parser.add_argument("--json", type=Path, help="where to write the outcomes")
     given = parser.parse_args()
     began, outcomes, broken = time.monotonic(), list[Outcome](), ""
@@ -64,14 +65,12 @@ def main() -> int:
 def _run(nursery: Nursery, seeds: Sequence[int], at_once: int) -> Iterator[Outcome]:
     os.environ.update(local_aws.environment())
     broker = local_kafka.start(nursery)
+    os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = local_dynamodb.start(nursery).address
     for begin in range(0, len(seeds), A_FRESH_SERVER):
         server = local_aws.start(nursery)
-        boto3.client("s3", region_name="us-east-1", endpoint_url=server.address).create_bucket(Bucket=BUCKET)
-        settings = {
-            "kafka_bootstrap_servers": broker.address,
-            "aws_endpoint_url": server.address,
-            "s3_bucket": BUCKET,
-        }
+        os.environ["AWS_ENDPOINT_URL_S3"] = server.address
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        settings = {"kafka_bootstrap_servers": broker.address, "s3_bucket": BUCKET}
         with ThreadPoolExecutor(at_once) as threads:
             running = [
                 threads.submit(run, draw(seed), settings, nursery.folder(f"schedule-{seed}"))

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
@@ -28,6 +28,27 @@ STREAMS = ("orders", "rollups", "dead_letters")
 Done = dict[str, Any]
 
 
+class Process(Protocol):
+    """A sink."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+Spawn = Callable[[dict[str, str], Path], Process]
+"""Starts one: with its whole environment, and where its log goes."""
+
+
+def a_new_one(environment: dict[str, str], log: Path) -> Process:
+    """As in production: an interpreter of its own."""
+    with log.open("wb") as file:
+        return subprocess.Popen([sys.executable, "-m", "sink"], env=environment, stderr=file, stdin=subprocess.DEVNULL)
+
+
 class Shop:
     """Streams, a bucket and tables of its own, and the sink as a process."""
 
@@ -37,7 +58,7 @@ class Shop:
         self.environment = environment
         self.store = store
         self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         self.wire = connect(streams, store)
         self.names = {kind: getattr(streams, f"{kind}_stream") for kind in STREAMS}
         for name in self.names.values():
@@ -45,6 +66,8 @@ class Shop:
         self.streams = {kind: self.wire.open(name) for kind, name in self.names.items()}
         self.orders = self.streams["orders"].writer()
         self.sent: list[bytes] = []
+        self._marks: dict[str, Done] = {}
+        """done marks by their keys: nobody changes them, so each is read once"""
         self.s3 = self.client("s3")
         self.dynamodb = self.client("dynamodb")
         self.dynamodb.create_table(**tables.sales_table(store))
@@ -53,16 +76,13 @@ class Shop:
     def client(self, service: str) -> Any:
         return aws.client(service, self.store, connections=10)
 
-    def start(self, **environment: str) -> "subprocess.Popen[bytes]":
+    def start(self, spawn: Spawn = a_new_one, **environment: str) -> Process:
         """A sink; with settings that differ from the shop's."""
-        with self.log(len(self.processes)).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sink"], env=self.environment | environment, stderr=log, stdin=subprocess.DEVNULL
-            )
+        process = spawn(self.environment | environment, self.log(len(self.processes)))
         self.processes.append(process)
         return process
 
-    def stop(self, process: "subprocess.Popen[bytes]") -> None:
+    def stop(self, process: Process) -> None:
         """Ends a process in order, once it is there to be told."""
         log = self.log(self.processes.index(process))
         eventually(lambda: "running" in log.read_text(), seconds=START_SECONDS)
@@ -78,21 +98,24 @@ class Shop:
         self.orders.flush(30)
         self.sent += values
 
-    def objects(self, folder: str) -> dict[str, bytes]:
+    def keys(self, folder: str) -> list[str]:
         prefix = self.store.s3_prefix
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.store.s3_bucket, Prefix=prefix + folder)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        return {
-            key.removeprefix(prefix): self.s3.get_object(Bucket=self.store.s3_bucket, Key=key)["Body"].read()
-            for key in keys
-        }
+        return [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=self.store.s3_bucket, Key=self.store.s3_prefix + key)["Body"].read()
+        return body
+
+    def objects(self, folder: str) -> dict[str, bytes]:
+        return {key: self.read(key) for key in self.keys(folder)}
 
     def chains(self, kind: str) -> dict[str, list[Done]]:
         """Each partition's done marks, from its origin on."""
         stream = self.streams[kind].id
-        marks = {
-            key: json.loads(body) for key, body in self.objects(f"_extents/{stream}/").items() if key.endswith(".done")
-        }
+        there = [key for key in self.keys(f"_extents/{stream}/") if key.endswith(".done")]
+        self._marks |= {key: json.loads(self.read(key)) for key in there if key not in self._marks}
+        marks = {key: self._marks[key] for key in there}
         chains: dict[str, list[Done]] = {}
         for partition in self.streams[kind].partitions():
             chain, name = [], "origin"
@@ -120,11 +143,15 @@ class Shop:
         ]
 
     def close(self) -> None:
+        self.end()
+        self.wire.close()
+
+    def end(self) -> None:
+        """Kills what still runs."""
         for process in self.processes:
             process.kill()
             process.wait()
         self.orders.close()
-        self.wire.close()
 
 
 def open_shop(values: dict[str, str], folder: Path) -> Shop:
@@ -185,7 +212,7 @@ def check_archived_once(shop: Shop) -> list[dict[str, Any]]:
     assert sum(mark["read"] for mark in done) == len(shop.sent)
     assert sum(mark["rejected"] for mark in done) == shop.sent.count(b"{")
     assert all(mark["read"] == mark["stored"] + mark["rejected"] for mark in done)
-    assert {stored["key"] for mark in done for stored in mark["objects"]} == set(shop.objects("orders/"))
+    assert {stored["key"] for mark in done for stored in mark["objects"]} == set(shop.keys("orders/"))
     rows = shop.rows()
     places = {(row["partition"], row["position"], row["line"]) for row in rows}
     assert len(places) == len(rows)
