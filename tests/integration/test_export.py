@@ -123,6 +123,35 @@ def test_a_csv_has_each_line_once_and_to_the_cent(
     assert [path.name for path in tmp_path.iterdir()] == ["exported_sales_data.csv"]
 
 
+def test_without_compiled_code_the_lines_are_the_same(
+    place: dict[str, str], store: Callable[[World], None], tmp_path: Path
+) -> None:
+    store(a_strange_world())
+    assert export(place, tmp_path).returncode == 0
+    without_numba = "import sys; sys.modules['numba'] = None; from tillstream.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without_numba, "export", "--output", "plain.csv"],
+        env=inherited(**place),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled, plain = ((tmp_path / name).read_bytes() for name in ("exported_sales_data.csv", "plain.csv"))
+    assert sorted(plain.splitlines()) == sorted(compiled.splitlines())
+
+
+def test_the_same_question_gives_the_same_file(
+    place: dict[str, str], store: Callable[[World], None], tmp_path: Path
+) -> None:
+    store(a_world())
+    first, second = (export(place, tmp_path, "--output", "-").stdout for _ in range(2))
+    assert first == second
+    dates = [f"{row[3][6:]}-{row[3][3:5]}-{row[3][:2]}" for row in csv.reader(io.StringIO(first.decode()))][1:]
+    assert dates == sorted(dates)
+
+
 def test_no_cell_of_text_begins_as_a_formula_and_numbers_stay_numbers(
     place: dict[str, str], store: Callable[[World], None], tmp_path: Path
 ) -> None:

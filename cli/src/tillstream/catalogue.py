@@ -1,7 +1,7 @@
 """What is stored in S3 as tables of a DuckDB in memory: ``orders``, ``rollups``, ``dead_letters``, and ``sales``."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,11 @@ def open_catalogue(
             raise
 
 
-def files(table: Relation, folder: str = "") -> str:
-    """All listed objects of a table, or those of one folder, as what SQL selects from."""
+def files(table: Relation, folders: Sequence[str] = ()) -> str:
+    """All listed objects of a table, or those of some folders, as what SQL selects from."""
     partitions = ", ".join(f"{name}: {kind}" for name, kind in table.partitions.items())
-    path = f"{Objects.protocol}://{folder or f'{table.folder}/'}*"
-    return f"read_parquet('{path}', hive_partitioning = true, hive_types = {{{partitions}}})"
+    paths = [f"{Objects.protocol}://{folder}*" for folder in folders or [f"{table.folder}/"]]
+    return f"read_parquet({paths}, hive_partitioning = true, hive_types = {{{partitions}}})"
 
 
 def _nothing(table: Relation) -> str:

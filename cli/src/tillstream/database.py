@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import numpy.typing as npt
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
@@ -43,6 +44,7 @@ class Database:
         """
         with duckdb.connect() as connection:
             connection.execute("SET temp_directory = ?", [str(directory / "spill")])
+            connection.execute("SET enable_external_file_cache = false")  # it would keep what was read, up to the limit
             connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
             yield cls(connection)
 
@@ -83,6 +85,10 @@ class Database:
             return Answer([column[0] for column in found.description or ()], found.fetchall())
 
         return self._guarded(ask)
+
+    def array(self, text: str, parameters: Sequence[Any]) -> "npt.NDArray[Any]":
+        """The one column that a text of SQL gives, without nulls."""
+        return self._guarded(lambda: next(iter(self._connection.execute(text, parameters).fetchnumpy().values())))
 
     def _guarded(self, ask: Callable[[], T]) -> T:
         try:

@@ -8,10 +8,12 @@ from typing import Literal
 
 import duckdb
 
+from sales.memory import give_back
 from sales.money import exponent
 from sink.relations import PLACE, TABLES
 from tillstream.catalogue import Catalogue, files
 from tillstream.database import Database
+from tillstream.reading import Progress
 from tillstream.scanned import ScannedOrders
 from tillstream.spans import Span
 
@@ -20,11 +22,11 @@ Format = Literal["csv", "parquet"]
 MEMORY = "512MB"
 """What DuckDB may hold at once; what is beyond goes to disk."""
 
+BATCH_BYTES = 32 * 1024 * 1024
+"""Objects that are looked through together for repetitions: enough for every core, with some millions of identities."""
+
 PROGRESS_SECONDS = 0.2
 """Between two looks at how far the writing is."""
-
-Progress = Callable[[str, float], None]
-"""Told what is being done, and which share of it is, 0 to 1. May be called by another thread."""
 
 _FORMULA = "'=', '+', '-', '@', chr(9), chr(10), chr(13)"
 """What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
@@ -33,10 +35,10 @@ _ORDERS = TABLES[0]
 
 
 def export_stored(catalogue: Catalogue, span: Span, path: Path, form: Format, currency: str, tell: Progress) -> int:
-    """Each order that S3 holds in the span once, as the rows of its lowest position, oldest hour first.
+    """Each order that S3 holds in the span once, as the rows of its lowest position; a CSV's oldest hour first.
 
-    The view ``sales`` would hold a window over all of it. Repetitions are few: they are looked for hour by hour, as an
-    order comes again within its hour, and left out of one pass over everything.
+    The view ``sales`` would hold a window over all of it. Repetitions are few: they are looked for first, some hours at
+    a time, as an order comes again within its hour, and left out of one pass over everything.
 
     Args:
         catalogue: opened for the span.
@@ -51,14 +53,23 @@ def export_stored(catalogue: Catalogue, span: Span, path: Path, form: Format, cu
 
     Raises:
         duckdb.Error, OSError: the file can't be written, or an object not be read.
+        StoredError: an object is not what the sink writes.
     """
-    database = catalogue.database
+    database, objects = catalogue.database, catalogue.objects
     database.execute("CREATE TABLE repeated (filename VARCHAR, file_row_number BIGINT)")
-    folders = catalogue.objects.folders(_ORDERS.folder)
-    for done, folder in enumerate(folders):
-        tell("looking for repetitions", done / len(folders))
-        database.execute(_repeated(files(_ORDERS, folder)))
-    lines = f"{files(_ORDERS)} ANTI JOIN repeated USING (filename, file_row_number)" if folders else "orders"
+    batches = objects.batches(_ORDERS.folder, BATCH_BYTES)
+    for done, folders in enumerate(batches):
+        tell("looking for repetitions", done / len(batches))
+        database.execute(_repeated(files(_ORDERS, folders)))
+    give_back()
+    if form == "csv":
+        try:
+            from tillstream.csv_file import write_csv  # noqa: PLC0415 (numba takes half a second, and 60 MB)
+        except ImportError:  # it has no wheel for this machine
+            pass
+        else:
+            return write_csv(catalogue, span, path, exponent(currency), tell)
+    lines = f"{files(_ORDERS)} ANTI JOIN repeated USING (filename, file_row_number)" if batches else "orders"
     return _write(database, lines, span, path, form, currency, tell, database.progress)
 
 
@@ -111,8 +122,8 @@ def _write(
     return int(count)
 
 
-def _repeated(hour: str) -> str:
-    """Notes the rows of an hour whose order stands at a lower position too.
+def _repeated(hours: str) -> str:
+    """Notes the rows of some hours whose order stands at a lower position too.
 
     Identities are counted by their hashes, 8 bytes each; only of those that two orders share, by chance or not, more
     than that is read.
@@ -120,13 +131,13 @@ def _repeated(hour: str) -> str:
     return f"""
         INSERT INTO repeated
         WITH shared AS (
-            SELECT hash(order_id, event_time) AS identity FROM {hour}
+            SELECT hash(order_id, event_time) AS identity FROM {hours}
             WHERE line = 1 GROUP BY ALL HAVING count(*) > 1
         ),
         placed AS (
             SELECT filename, file_row_number, {PLACE} AS place,
                 min({PLACE}) OVER (PARTITION BY order_id, event_time) AS first_place
-            FROM {hour}
+            FROM {hours}
             WHERE hash(order_id, event_time) IN (SELECT identity FROM shared)
         )
         SELECT filename, file_row_number FROM placed WHERE place <> first_place

@@ -4,6 +4,7 @@ DuckDB's own S3 reader is downloaded when first used, from a place that a closed
 (docs/decisions/0013). This one is boto3, with the credentials, the address and the bounded waits of everything else.
 """
 
+import io
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,6 +92,19 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec is shipped wi
         """The listed folders of a table that hold objects, oldest first: ``orders/dt=2026-11-20/hour=08/``."""
         return sorted(folder for folder in self._folders if folder.startswith(f"{table}/"))
 
+    def batches(self, table: str, most_bytes: int) -> list[list[str]]:
+        """The folders of a table, oldest first, as many together as have up to so many bytes; one at least."""
+        batches: list[list[str]] = []
+        room = 0
+        for folder in self.folders(table):
+            size = sum(file.size for file in self._folders[folder].values())
+            if size > room:
+                batches.append([])
+                room = most_bytes
+            batches[-1].append(folder)
+            room -= size
+        return batches
+
     def glob(self, path: str, **_: Any) -> list[str]:
         """All objects in or below a folder: ``stored://orders/*``, ``stored://orders/dt=2026-11-20/hour=08/*``."""
         start = self._key(path).removesuffix("*")
@@ -150,12 +164,19 @@ class ObjectFile:
         self._key = key
         self._size = size
         self._at = 0
-        self._tail: bytes | None = None
+        self._held_from = 0
+        self._held = b""
 
-    def seek(self, position: int) -> int:
-        """Goes there."""
-        self._at = position
-        return position
+    closed = False
+
+    def hold(self, start: int, end: int) -> None:
+        """Fetches the bytes ``[start, end)`` now, instead of what was held: to read in them asks nothing more."""
+        self._held_from, self._held = start, self._objects.read(self._key, start, end)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        """Goes there; with SEEK_END, counted from the end."""
+        self._at = position + (self._size if whence == io.SEEK_END else 0)
+        return self._at
 
     def tell(self) -> int:
         """Where it is."""
@@ -167,12 +188,12 @@ class ObjectFile:
         if start >= end:
             return b""
         self._at = end
-        tail = max(0, self._size - TAIL_BYTES)
-        if start < tail:
-            return self._objects.read(self._key, start, end)
-        if self._tail is None:
-            self._tail = self._objects.read(self._key, tail, self._size)
-        return self._tail[start - tail : end - tail]
+        if start < self._held_from or end > self._held_from + len(self._held):
+            tail = max(0, self._size - TAIL_BYTES)
+            if start < tail:
+                return self._objects.read(self._key, start, end)
+            self.hold(tail, self._size)
+        return self._held[start - self._held_from : end - self._held_from]
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -31,6 +31,9 @@ UNABLE = (StoredError, StoreError, BoardError, duckdb.Error, OSError)
 Say = Callable[[str], None]
 """Told, now and then, what is being waited for or worked on."""
 
+Progress = Callable[[str, float], None]
+"""Told what is being done, and which share of it is, 0 to 1. May be called by another thread."""
+
 
 @contextlib.contextmanager
 def reading(command: str) -> Iterator[Say]:

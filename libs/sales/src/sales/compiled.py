@@ -14,8 +14,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 
-def compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
+def compiled(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function for one signature when its module is imported, so that no call waits for it.
+
+    With ``nogil`` other threads run Python meanwhile.
 
     What was compiled is kept beside the source, in NUMBA_CACHE_DIR or in the user's cache; where none of these can be
     written (a read-only container) it lasts as long as the process.
@@ -23,9 +25,9 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_now(function: Callable[..., Any]) -> Any:
         try:
-            return njit(signature, cache=True)(function)
+            return njit(signature, cache=True, nogil=nogil)(function)
         except RuntimeError:  # "no locator available for file"
-            return njit(signature)(function)
+            return njit(signature, nogil=nogil)(function)
 
     return compile_now
 
@@ -71,6 +73,16 @@ def word_at(_context: Any, _address: Any) -> Any:
         return _load(builder, args[0], _LONG)
 
     return types.uint64(types.int64), emit
+
+
+@intrinsic
+def put_byte(_context: Any, _address: Any, _value: Any) -> Any:
+    """Writes one byte."""
+
+    def emit(target: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _store(target, builder, args[0], builder.trunc(args[1], _BYTE), _BYTE)
+
+    return types.void(types.int64, types.int64), emit
 
 
 @intrinsic
