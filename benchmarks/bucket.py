@@ -14,8 +14,9 @@ from sales.rules import Rules
 from sales.settings import StoreSettings
 from sales.windows import HOUR_MS
 from sink import aws
-from sink.layouts import ORDERS, orders_layout
-from sink.parquet import encode
+from sink.orders import orders_layout
+from sink.parquet import ROW_GROUP_ROWS, encode
+from sink.schemas import ORDERS, folder_of
 from tillstream.local import aws as local_aws
 from tillstream.local.nursery import Nursery
 
@@ -94,9 +95,11 @@ def filled(*, hours: int, lines: int) -> Iterator[Filled]:
                 once = table.slice(0, lines)
                 held += once.num_rows
                 net += int(once["net_amount"].to_numpy().sum())
-                body = encode(layout, table)
+                groups = (table.slice(row, ROW_GROUP_ROWS) for row in range(0, table.num_rows, ROW_GROUP_ROWS))
+                body = encode(layout, groups)
                 stored += body.size
-                key = f"{layout.folder_of(start // HOUR_MS)}{STREAM}+0+{hour * 100_000_000:020d}.parquet"
+                folder = folder_of(layout.folder, start // HOUR_MS, hourly=True)
+                key = f"{folder}{STREAM}+0+{hour * 100_000_000:020d}.parquet"
                 s3.put_object(Bucket=BUCKET, Key=key, Body=body.to_pybytes())
                 if hour % 50 == 49:
                     sys.stderr.write(f"{hour + 1} of {hours} hours are stored\n")

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sales.countries import REGION_OF
 from sales.streams import AwayError
+from sales.streams.packed import pack
 from sink.delivery import Extent
 from sink.index import OrdersIndex
 from sink.items import OrderItems
@@ -140,8 +141,8 @@ def carry(items: dict[str, Item], partition: str, events: dict[int, bytes], fate
     crashed."""
     table = Table(Connection(items, fates), "SalesData", Inline())
     lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
-    chunk = a_chunk(list(events.values()), positions=list(events), partition=partition)
-    pieces = [lane.prepare(piece).content for piece in chunk.cut(len(chunk) // 2) if len(piece)]
+    run = pack(a_chunk(list(events.values()), positions=list(events), partition=partition))
+    pieces = [lane.prepare(part).content for part in run.cut(len(run) // 2) if len(part)]
     extent = Extent(partition, None, max(events), pieces, len(events), [], 0, 0)
     while True:
         try:

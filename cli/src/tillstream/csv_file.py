@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sink.layouts import ORDERS
+from sink.schemas import ORDERS
 from sink.relations import TABLES
 from tillstream.catalogue import Catalogue
 from tillstream.csv_lines import COLUMNS, HEADER, csv_lines
