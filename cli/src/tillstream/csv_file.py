@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sink.schemas import ORDERS
 from sink.relations import TABLES
+from sink.schemas import ORDERS
 from tillstream.catalogue import Catalogue
 from tillstream.csv_lines import COLUMNS, HEADER, csv_lines
 from tillstream.objects import Objects
