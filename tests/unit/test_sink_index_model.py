@@ -69,6 +69,26 @@ class Connection:
             raise ReadTimeoutError(endpoint_url="nowhere")
         return {"Responses": answers}
 
+    def batch_get_item(self, **request: Any) -> dict[str, Any]:
+        """As the real one does: what is throttled is left for another request."""
+        [(table, asked)] = request["RequestItems"].items()
+        names = asked["ExpressionAttributeNames"].values()
+        found, unprocessed = [], []
+        for key in asked["Keys"]:
+            fate = self._next()
+            if fate.startswith("lost"):
+                raise ReadTimeoutError(endpoint_url="nowhere")
+            if fate.startswith("unknown"):
+                raise refusal("InternalServerError")
+            if fate == "throttled":
+                unprocessed.append(key)
+            elif (item := self._items.get(key["order_id"]["S"])) is not None:
+                found.append({name: item[name] for name in names})
+        return {
+            "Responses": {table: found},
+            "UnprocessedKeys": {table: {"Keys": unprocessed}} if unprocessed else {},
+        }
+
     def put_item(self, **request: Any) -> dict[str, Any]:
         fate = self._next()
         if fate == "lost request":
