@@ -41,8 +41,9 @@ def main() -> int:
 
         def ask(where: str, span: Span) -> tuple[float, list[Row]]:
             began = time.perf_counter()
-            with open_catalogue(bucket.settings, span, Path(folder)) as catalogue:
-                rows = catalogue.database.execute(QUESTION.format(where=where)).rows
+            question = QUESTION.format(where=where)
+            with open_catalogue(bucket.settings, span, Path(folder), question=question) as catalogue:
+                rows = catalogue.database.execute(question).rows
             return time.perf_counter() - began, rows
 
         load = os.getloadavg()[0]

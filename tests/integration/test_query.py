@@ -9,13 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 from sqlglot import transpile
 from sqlglot.errors import ErrorLevel
 
+from sales.rules import Rules
 from sales.settings import AwsSettings, StoreSettings
 from sink import aws
+from sink.layouts import ORDERS, orders_layout
+from sink.parquet import encode
 from sink.relations import sales_view
 from support import world as small
 from support.world import Event, World, a_world, time_text
@@ -245,6 +250,99 @@ def test_a_question_of_an_hour_reads_that_hours_objects_alone(
     outside = [key for key in read if wanted not in key]
     assert len(outside) <= 1  # the columns are taken from the first object of all
     assert len(everything) > 2 * len(read)
+
+
+IN_AN_HOUR = "dt = '2026-11-20' AND hour = 7"
+YESTERDAY = "dt = '2026-11-19'"
+
+
+@pytest.mark.parametrize(
+    ("question", "hours"),
+    [
+        (f"SELECT count(*) FROM orders WHERE {IN_AN_HOUR}", IN_AN_HOUR),
+        (f"SELECT country, sum(net_amount) FROM sales WHERE {IN_AN_HOUR} GROUP BY ALL", IN_AN_HOUR),
+        (f"WITH s AS (FROM sales) SELECT count(*) FROM s WHERE {YESTERDAY} AND hour IN (1, 2, 23)", None),
+        (f"SELECT count(*) FROM orders WHERE {YESTERDAY} OR hour = 7", f"{YESTERDAY} OR hour = 7"),
+        (
+            f"FROM orders SELECT count(*) WHERE {YESTERDAY} UNION ALL FROM sales SELECT count(*) WHERE {IN_AN_HOUR}",
+            None,
+        ),
+        (f"SELECT (SELECT count(*) FROM orders), count(*) FROM orders WHERE {IN_AN_HOUR}", "true"),
+        (
+            f"SELECT a.hour, count(*) FROM orders a JOIN sales b USING (order_id) WHERE a.{YESTERDAY} GROUP BY ALL",
+            "true",
+        ),
+        (f"SELECT count(*) FROM orders LEFT JOIN dead_letters USING (dt) WHERE {IN_AN_HOUR}", "true"),
+        ("SELECT count(*), min(dt), max(hour) FROM orders", "true"),
+        ("SELECT count(*) FROM sales WHERE dt <> 'a)(b'", "true"),
+        ("SELECT count(*) FROM orders WHERE dt = '1999-01-01'", "false"),
+        ("CREATE TABLE mine AS FROM orders; SELECT count(*) FROM mine", "true"),
+    ],
+)
+def test_a_question_lists_the_hours_that_it_needs_and_has_the_same_answer(
+    open_shop: Callable[..., Shop], tmp_path: Path, question: str, hours: str | None
+) -> None:
+    shop = open_shop()
+    with open_catalogue(shop.settings, ALWAYS, tmp_path) as catalogue:
+        every = set(catalogue.objects.folders("orders"))
+        needed = f"SELECT DISTINCT format('orders/dt={{}}/hour={{:02}}/', dt, hour) FROM orders WHERE {hours or 'true'}"
+        expected = {folder for (folder,) in catalogue.database.execute(needed).rows}
+        answer = sorted(catalogue.database.execute(question).rows)
+    with open_catalogue(shop.settings, ALWAYS, tmp_path, question=question) as catalogue:
+        listed = set(catalogue.objects.folders("orders"))
+        assert sorted(catalogue.database.execute(question).rows) == answer
+    assert len(every) > 2
+    assert listed < every if hours is None else listed == expected
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "event_time >= TIMESTAMP '2026-11-20 07:20:00' AND event_time < TIMESTAMP '2026-11-20 07:22:00'",
+        "position BETWEEN '00000000000000400000' AND '00000000000000400100'",
+    ],
+)
+def test_of_a_large_object_only_the_row_groups_of_a_condition_are_read(
+    open_shop: Callable[..., Shop], tmp_path: Path, where: str
+) -> None:
+    """An hour of a million lines, in the order in which they were placed."""
+    shop = open_shop(events=[])
+    lines = duckdb.sql(
+        """
+        SELECT md5(range::VARCHAR) AS order_id, 1 AS line, (hash(range) >> 40)::BIGINT AS net_amount,
+            make_timestamp_ms(epoch_ms(TIMESTAMP '2026-11-20 07:00:00') + range * 3600 // 1000) AS event_time,
+            lpad(range::VARCHAR, 20, '0') AS position
+        FROM range(1_000_000) ORDER BY range
+        """
+    ).to_arrow_table()
+    for number, field in enumerate(ORDERS):
+        if field.name not in lines.column_names:
+            lines = lines.add_column(number, field, pa.nulls(len(lines), field.type))
+    layout = orders_layout(Rules(currency="USD", countries=small.REGION_OF.keys()), small.REGION_OF, "orders-1", 20)
+    body = encode(layout, lines.select(ORDERS.names).cast(ORDERS)).to_pybytes()
+    key = f"{PREFIX}orders/dt=2026-11-20/hour=07/large.parquet"
+    shop.s3.put_object(Bucket=shop.settings.s3_bucket, Key=key, Body=body)
+
+    def fetched(question: str) -> tuple[int, list[Any]]:
+        size = 0
+        with open_catalogue(shop.settings, ALWAYS, tmp_path, question=question) as catalogue:
+            whole = catalogue.objects.read
+
+            def counted(key: str, start: int, end: int) -> bytes:
+                nonlocal size
+                size += end - start
+                return whole(key, start, end)
+
+            catalogue.objects.read = counted  # type: ignore[method-assign]
+            rows = catalogue.database.execute(question).rows
+        return size, rows
+
+    columns = "count(order_id), sum(net_amount), min(event_time), max(position)"
+    everything, [(lines_there, *_)] = fetched(f"SELECT {columns} FROM orders")
+    some, [(found, *_)] = fetched(f"SELECT {columns} FROM orders WHERE {where}")
+    assert lines_there == 1_000_000
+    assert 0 < found < 40_000
+    assert some < everything / 3  # one row group of four
 
 
 def test_a_span_lists_its_hours_alone(open_shop: Callable[..., Shop], tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def export(
             say(f"{what} {bar(share)}")
 
         if source == "s3":
-            with open_catalogue(settings, span, Path(folder), say) as catalogue:
+            with open_catalogue(settings, span, Path(folder), say, "FROM orders") as catalogue:
                 catalogue.database.execute(f"SET memory_limit = '{MEMORY}'")
                 lines = export_stored(catalogue, span, part, form, settings.currency, tell)
         else:

@@ -5,6 +5,7 @@ DuckDB's own S3 reader is downloaded when first used, from a place that a closed
 """
 
 import io
+from collections import Counter
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,21 +73,32 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec is shipped wi
             for folder in page.get("CommonPrefixes", ())
         ]
 
-    def discover(self, table: str, days: Collection[str]) -> None:
+    def discover(self, table: str, days: Iterable[str]) -> None:
         """Makes the objects of these days known; only what is known can be read.
 
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: S3 stays away or refuses.
         """
+        self._discover([f"{table}/dt={day}/" for day in days])
+
+    def discover_hours(self, table: str, hours: Iterable[tuple[str, int]]) -> None:
+        """The same for hours of days, by one request for each day.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, ClientError: S3 stays away or refuses.
+        """
+        wanted = {f"{table}/dt={day}/hour={hour:02d}/": f"{table}/dt={day}/" for day, hour in hours}
+        many = Counter(wanted.values())
+        self._discover({day if many[day] > 1 else folder for folder, day in wanted.items()})
+        for folder in self.folders(table):
+            if folder not in wanted:
+                del self._folders[folder]
+
+    def _discover(self, folders: Collection[str]) -> None:
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-            for found in pool.map(self._listed, [f"{table}/dt={day}/" for day in days]):
+            for found in pool.map(self._listed, folders):
                 for key, file in found:
                     self._folders.setdefault(key[: key.rindex("/") + 1], {})[key] = file
-
-    def forget(self, folders: Iterable[str]) -> None:
-        """As if these folders had not been listed."""
-        for folder in folders:
-            del self._folders[folder]
 
     def folders(self, table: str) -> list[str]:
         """The listed folders of a table that hold objects, oldest first: ``orders/dt=2026-11-20/hour=08/``."""

@@ -65,7 +65,7 @@ def query(
     settings = load(StoreSettings)
     with reading("query") as say, tempfile.TemporaryDirectory(prefix="tillstream-query-") as folder:
         try:
-            with open_catalogue(settings, span, Path(folder), say) as catalogue:
+            with open_catalogue(settings, span, Path(folder), say, text) as catalogue:
                 say("asking")
                 answer = catalogue.database.execute(text)
         except WRONG_SQL as error:

@@ -4,18 +4,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-import duckdb
-import redis
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from sales.board import BoardError
 from sales.service import EXIT_AWAY
-from sales.streams import StreamError
-from sink.store import StoreError
 from tillstream.interrupts import Interrupted, raised
-from tillstream.stored import NotCoveredError, StoredError
 from tillstream.unheard import unheard
 
 EXIT_UNABLE = 4
@@ -24,9 +17,6 @@ disk or memory: trying again does not help."""
 
 REDIS_SECONDS = 10.0
 """Redis answers in milliseconds, or not at all."""
-
-AWAY = (NotCoveredError, StreamError, redis.RedisError, BotoCoreError, ClientError)
-UNABLE = (StoredError, StoreError, BoardError, duckdb.Error, OSError)
 
 Say = Callable[[str], None]
 """Told, now and then, what is being waited for or worked on."""
@@ -54,10 +44,14 @@ def reading(command: str) -> Iterator[Say]:
             yield status.update if notes.is_terminal else _plain(notes, command)
     except Interrupted as stop:
         raise ended(f"stopped by {stop}", stop.exit_code) from None
-    except AWAY as error:
-        raise ended(error, EXIT_AWAY) from error
-    except UNABLE as error:
-        raise ended(error, EXIT_UNABLE) from error
+    except Exception as error:
+        from tillstream.faults import AWAY, UNABLE  # noqa: PLC0415 (clients of everything: half a second to import)
+
+        if isinstance(error, AWAY):
+            raise ended(error, EXIT_AWAY) from error
+        if isinstance(error, UNABLE):
+            raise ended(error, EXIT_UNABLE) from error
+        raise
 
 
 def _plain(notes: Console, command: str) -> Say:

@@ -12,10 +12,10 @@ import typer
 from sales.service import EXIT_AWAY, EXIT_FAILED
 from sales.streams import AwayError
 from tillstream.chain import Chain, NoNumbersError, WireName, start
+from tillstream.faults import AWAY, UNABLE
 from tillstream.interrupts import Interrupted, raised
 from tillstream.live import Board, RedisAwayError
 from tillstream.local.server import ServerError
-from tillstream.reading import AWAY, UNABLE
 from tillstream.setup import SetupError
 from tillstream.supervisor import ChildEndedError
 from tillstream.unheard import unheard

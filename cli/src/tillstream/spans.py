@@ -14,6 +14,9 @@ from sales.windows import DAY_MS, HOUR_MS
 END_OF_TIME_MS = 253_402_300_799_999
 """The last moment of the year 9999, as far as texts of times reach; no order is as late."""
 
+FEW_DAYS = 31
+"""Days that are rather listed than looked up first: requests, half of them at a time."""
+
 From = Annotated[
     str, typer.Option("--from", help="Earliest event time, in UTC: 2026-11-20 or 2026-11-20T08:00.", metavar="TIME")
 ]
@@ -22,7 +25,6 @@ To = Annotated[
 ]
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_HOUR = re.compile(r"/dt=(\d{4}-\d\d-\d\d)/hour=(\d\d)/\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,19 @@ class Span:
             "until": format_time(self.end)[:-1].replace("T", " "),
         }
 
+    @property
+    def days(self) -> list[str]:
+        """Its days, if they are few enough to look for each; else none."""
+        first, last = self.start // DAY_MS, (self.end - 1) // DAY_MS
+        return [format_time(day * DAY_MS)[:10] for day in range(first, last + 1)] if last - first < FEW_DAYS else []
+
     def touches_day(self, day: str) -> bool:
         """Is something of this day (``2026-11-20``) inside?"""
         return _DAY.fullmatch(day) is not None and self._touches(_moment("dt", day), DAY_MS)
 
-    def touches_hour(self, folder: str) -> bool:
-        """Is something of an hour's folder (``orders/dt=2026-11-20/hour=08/``) inside?"""
-        found = _HOUR.search(folder)
-        return found is not None and self._touches(_moment("dt", found[1]) + int(found[2]) * HOUR_MS, HOUR_MS)
+    def touches_hour(self, day: str, hour: int) -> bool:
+        """Is something of an hour of a day inside?"""
+        return _DAY.fullmatch(day) is not None and self._touches(_moment("dt", day) + hour * HOUR_MS, HOUR_MS)
 
     def _touches(self, start: int, length: int) -> bool:
         return start < self.end and start + length > self.start

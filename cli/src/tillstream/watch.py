@@ -12,8 +12,9 @@ import redis
 from pydantic import Field
 
 from sales.board import Keys, LiveNumbers
+from tillstream.faults import AWAY, UNABLE
 from tillstream.proving import VerifySettings, read_tick, verify_board
-from tillstream.reading import AWAY, REDIS_SECONDS, UNABLE, Say
+from tillstream.reading import REDIS_SECONDS, Say
 from tillstream.report import Report
 from tillstream.stored import NotYetError, ObjectCache, Store
 

@@ -11,7 +11,6 @@ from datetime import date
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-import redis
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -155,6 +154,8 @@ class BoardSettings(Settings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
+        import redis  # noqa: PLC0415 (it takes a tenth of a second, and most commands ask no Redis)
+
         try:
             redis.ConnectionPool.from_url(value.get_secret_value()).make_connection()  # made, not yet connected
         except (ValueError, TypeError, redis.RedisError):  # an address, an option's name, an option's value
