@@ -40,7 +40,7 @@ class OrdersTable:
         "stream",
         "partition",
     )
-    ranged = ("event_time", "accepted_at")
+    ranged = ("event_time", "position", "accepted_at")
 
     def hold(self, run: Packed) -> Piece[Held]:
         """See ``Layout``."""
