@@ -1,8 +1,12 @@
-"""A signal ends DuckDB's work at once, and is not lost in it."""
+"""A signal ends DuckDB's work at once, and is not lost in it; values are handed over without a search of the disk."""
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -26,3 +30,21 @@ def test_a_signal_while_a_query_runs_is_raised_and_closing_does_not_wait_for_the
         with raised(), pytest.raises(Interrupted) as stop:
             Database(connection).run("size")
     assert stop.value.by_keyboard
+
+
+@pytest.mark.skipif(find_spec("pandas") is not None, reason="DuckDB finds pandas at once where it is")
+def test_pandas_is_not_looked_for_at_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+
+    class Last(MetaPathFinder):
+        """Is asked for what nobody has found."""
+
+        def find_spec(self, fullname: str, *_: object) -> None:
+            looked_for.append(fullname)
+
+    with Database.open(tmp_path) as database:
+        database.execute("CREATE TABLE things (name VARCHAR, number BIGINT)")
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Last()])
+        database.fill("things", [("one", 1), ("two", 2)])
+        assert database.execute("FROM things").rows == [("one", 1), ("two", 2)]
+    assert "pandas" not in looked_for

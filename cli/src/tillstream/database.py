@@ -19,24 +19,9 @@ from tillstream import interrupts
 
 Row = tuple[Any, ...]
 
+_PANDAS = find_spec("pandas") is not None
+
 T = TypeVar("T")
-
-
-class _NoPandas(MetaPathFinder):
-    """Says at once that there is no pandas.
-
-    DuckDB asks for it at each value of a list that it is given, and each time all of the disk is searched in vain: 35
-    times as long as everything else.
-    """
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 (a protocol)
-        """Only of interest for pandas itself."""
-        if fullname == "pandas":
-            raise ModuleNotFoundError("no pandas", name=fullname)
-
-
-if find_spec("pandas") is None:
-    sys.meta_path.insert(0, _NoPandas())
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +86,8 @@ class Database:
         """What a text of SQL gives."""
 
         def ask() -> Answer:
-            found = self._connection.execute(text, parameters)
+            with _no_pandas():
+                found = self._connection.execute(text, parameters)
             return Answer([column[0] for column in found.description or ()], found.fetchall())
 
         return self._guarded(ask)
@@ -124,6 +110,30 @@ class Database:
             self._connection.interrupt()
             interrupts.check()
             raise
+
+
+class _NoPandas(MetaPathFinder):
+    """Ends a search for pandas before it begins."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 (a protocol)
+        if fullname == "pandas":
+            raise ModuleNotFoundError(name=fullname)
+
+
+@contextlib.contextmanager
+def _no_pandas() -> Iterator[None]:
+    """Inside, pandas is not looked for where it is not installed.
+
+    DuckDB does so at each value in a list that it is given, on all of the disk: 35 times as long as everything else.
+    """
+    finder = _NoPandas()
+    if not _PANDAS:
+        sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        if not _PANDAS:
+            sys.meta_path.remove(finder)
 
 
 def _text(name: str) -> str:
