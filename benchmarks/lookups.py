@@ -36,9 +36,9 @@ from sales.settings import StoreSettings
 from sales.streams import Chunk
 from sales.streams.packed import pack
 from sink import aws, tables
-from sink.delivery import Extent
 from sink.index import OrdersIndex
 from sink.items import OrderItems
+from sink.lanes import Extent
 from sink.writes import Found, Insert, Look, Table
 from tillstream.local import aws as local_aws
 from tillstream.local import dynamodb as local_dynamodb

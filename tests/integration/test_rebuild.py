@@ -25,7 +25,7 @@ from sales.streams.memory import MemoryStream, MemoryWire
 from sales.times import format_time
 from sink import aws
 from sink.archive import Archive
-from sink.delivery import Extent, Stored
+from sink.lanes import Extent, Stored
 from sink.layouts import Layout
 from sink.messages import dead_letters_layout
 from sink.orders import orders_layout

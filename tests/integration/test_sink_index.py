@@ -21,9 +21,10 @@ from sales.streams import AwayError
 from sales.streams.memory import MemoryCheckpoints, MemoryWire
 from sales.streams.packed import pack
 from sink import aws, tables
-from sink.delivery import AbandonedError, Delivery, Extent, Limits
+from sink.delivery import Delivery, Limits
 from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems, trend
+from sink.lanes import AbandonedError, Extent
 from sink.store import StoreError
 from sink.writes import Found, Insert, Look, Table, cut
 from support.sinking import EVENT_TIME, RULES, STREAM, a_chunk, a_line, an_order

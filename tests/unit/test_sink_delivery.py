@@ -12,7 +12,8 @@ from sales.streams import AwayError, Checkpoint, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, MemoryWire
 from sales.streams.packed import Packed, PackingMember
 from sink.archive import Archive
-from sink.delivery import Delivery, Extent, Limits, Pinned, Prepared, Standing, Start, Stored, Wrote
+from sink.delivery import Delivery, Limits, Standing
+from sink.lanes import Extent, Pinned, Prepared, Start, Stored, Wrote
 from sink.orders import orders_layout
 from sink.store import StoreError
 from support.sinking import EVENT_TIME, RULES, Inline, MemoryStore, an_order

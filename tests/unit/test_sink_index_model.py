@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sales.countries import REGION_OF
 from sales.streams import AwayError
 from sales.streams.packed import pack
-from sink.delivery import Extent
 from sink.index import OrdersIndex
 from sink.items import OrderItems
+from sink.lanes import Extent
 from sink.writes import Table
 from support.sinking import EVENT_TIME, RULES, STREAM, Inline, a_chunk, an_order
 

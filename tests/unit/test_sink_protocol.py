@@ -23,7 +23,7 @@ from sales.countries import REGION_OF
 from sales.streams import AwayError
 from sales.streams.packed import pack
 from sink.archive import Archive, ArchiveError
-from sink.delivery import Extent, Pinned, Start, Stored
+from sink.lanes import Extent, Pinned, Start, Stored
 from sink.orders import orders_layout
 from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
 from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk, an_order

@@ -29,9 +29,10 @@ from sales.telemetry import served
 from sink import aws, failpoints
 from sink.archive import Archive
 from sink.checkpoints import S3Checkpoints
-from sink.delivery import Delivery, Lane, Limits
+from sink.delivery import Delivery, Limits
 from sink.index import OrdersIndex, RollupsIndex
 from sink.items import OrderItems
+from sink.lanes import Lane
 from sink.layouts import Layout
 from sink.messages import dead_letters_layout, rollups_layout
 from sink.orders import orders_layout

@@ -13,8 +13,8 @@ import pyarrow as pa
 from sales.streams import format_position
 from sales.streams.packed import Packed
 from sink import extents, failpoints, parquet
-from sink.delivery import AbandonedError, Extent, Pinned, Prepared, Start, Stored, Wrote
 from sink.extents import Chain, Done, Head, Pin, StoredObject
+from sink.lanes import AbandonedError, Extent, Pinned, Prepared, Start, Stored, Wrote
 from sink.layouts import Layout, Rows
 from sink.store import Store, StoreError
 

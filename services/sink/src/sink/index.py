@@ -19,8 +19,8 @@ from sales.rollups import Rollup
 from sales.rules import Rules
 from sales.streams.packed import Packed
 from sink import items
-from sink.delivery import Extent, Prepared, Start, Stored, Wrote
 from sink.items import Item, OrderItem, OrderItems
+from sink.lanes import Extent, Prepared, Start, Stored, Wrote
 from sink.pace import half_read_units, write_units
 from sink.records import find_rollups
 from sink.writes import Insert, Look, Outcome, Table, Write

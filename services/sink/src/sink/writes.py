@@ -20,8 +20,8 @@ from botocore.exceptions import ClientError
 from sales import aws_faults
 from sales.streams import AwayError
 from sink import failpoints
-from sink.delivery import AbandonedError
 from sink.items import Item
+from sink.lanes import AbandonedError
 from sink.pace import Pace
 from sink.store import StoreError
 
