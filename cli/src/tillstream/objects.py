@@ -110,7 +110,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec is shipped wi
         room = 0
         for folder in self.folders(table):
             size = sum(file.size for file in self._folders[folder].values())
-            if size > room:
+            if not batches or size > room:
                 batches.append([])
                 room = most_bytes
             batches[-1].append(folder)
