@@ -1,5 +1,6 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS and PYTHON may come from the command line or the environment.
+# STREAM, DEMO_SECONDS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS, MUTANTS and PYTHON may come from the command line or the
+# environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60
@@ -9,6 +10,7 @@ FAULTS ?= 200
 SCHEDULES ?= 300
 SEED ?= 1
 CHAOS ?=
+MUTANTS ?=
 
 packages := libs/sales services/generator services/processor services/sink services/auditor cli
 projects := $(packages:%=%/pyproject.toml)
@@ -17,7 +19,7 @@ locks := generator processor sink auditor run bench
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard chaos-processor chaos-sink lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -44,6 +46,9 @@ chaos-processor: .venv/.dev  ## FAULTS (200) drawn by SEED (1), each recovered f
 
 chaos-sink: .venv/.dev  ## SCHEDULES (300) drawn by SEED (1): sinks that are killed and frozen at each arrow; CHAOS="--first N --help"
 	@exec env PYTHONPATH=tests '$(python)' -m chaos.sinks --schedules '$(SCHEDULES)' --seed '$(SEED)' $(CHAOS)
+
+mutants: .venv/.dev  ## each guard of the sink's promise taken away: its test must fail; MUTANTS="--only pin --json"
+	@exec env PYTHONPATH=tests '$(python)' -m mutations $(MUTANTS)
 
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .

@@ -200,6 +200,20 @@ def test_a_letter_that_is_sent_twice_all_the_same_is_a_duplicate(
     )
 
 
+def test_a_letter_whose_message_was_not_acknowledged_is_not_marked(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.send(UK)
+
+    def silence(*_: object) -> None:
+        raise StreamError("no acknowledgement")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sales.streams.kinesis_writer.KinesisWriter.flush", silence)
+        assert office.run("replay", "--all", "--patch", '{"country": "GB"}').exit_code == 3
+    assert office.marks() == []
+
+
 def test_what_would_be_refused_again_is_named_and_the_others_are_sent(office: Office) -> None:
     _, broken = office.send(UK, b"{")
     left = office.asked("replay", "--all", "--patch", '{"country": "GB"}')

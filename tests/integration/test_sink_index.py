@@ -111,9 +111,9 @@ def test_the_lowest_position_stands_whatever_the_order_of_arrival(account: Accou
         position: an_order(f"o-{dice.randrange(8)}", event_time=EVENT_TIME - dice.randrange(3), customer_id=position)
         for position in range(1, 40)
     }
-    arrivals = [sorted(dice.sample(sorted(sent), dice.randrange(1, 20))) for _ in range(6)] + [sorted(sent)]
+    some = [sorted(dice.sample(sorted(sent), dice.randrange(1, 20))) for _ in range(6)]
     lane = account.orders_index()
-    for positions in arrivals:
+    for positions in (*some[:3], sorted(sent), *some[3:]):  # the last ones find lower positions there
         store(lane, [sent[position] for position in positions], positions)
     lowest: dict[str, int] = {}
     for position, value in sent.items():
@@ -352,9 +352,9 @@ def test_keys_that_a_look_leaves_out_are_looked_at_later(impatient: None) -> Non
 def test_a_throttled_lane_gives_up_when_nobody_waits_for_it(impatient: None) -> None:
     abandoned = threading.Event()
 
-    def nobody_waits_any_more(_: int) -> str:
+    def nobody_waits_any_more(before: int) -> str:
         abandoned.set()
-        return "ThrottlingError"
+        return "ThrottlingError" if before < 50 else ""
 
     with scripted(statements=nobody_waits_any_more) as (lane, taken), pytest.raises(AbandonedError):
         lane.store(extent_of(lane, 5), abandoned)
@@ -416,6 +416,28 @@ def test_a_table_of_five_units_is_looked_at_as_fast_as_that(place: StoreSettings
         # Ten at once, of what a second brings: each takes half a unit.
         assert account.sales.look(looks, ["order_id"], threading.Event()) == [Found(None)] * 15
         assert time.monotonic() - began >= 5 / 10
+
+
+@pytest.mark.parametrize(("table_units", "index_units", "rate"), [(10, 5, 5), (5, 10, 5), (0, 0, None)])
+def test_the_least_capacity_of_a_table_and_its_indexes_counts(
+    aws_credentials: None, table_units: int, index_units: int, rate: int | None
+) -> None:
+    class Described:
+        """A client of a table of that capacity."""
+
+        meta = aws.dynamodb(AwsSettings(), connections=1).meta
+
+        def describe_table(self, **_: object) -> dict[str, Any]:
+            def units(write: int) -> dict[str, Any]:
+                return {"ProvisionedThroughput": {"WriteCapacityUnits": write}}
+
+            indexes = [units(index_units)] if index_units else []
+            return {"Table": {"TableStatus": "ACTIVE", **units(table_units), "GlobalSecondaryIndexes": indexes}}
+
+    with ThreadPoolExecutor(1) as threads:
+        table = Table(Described(), "SalesData", threads)
+        table.check()
+    assert table.rate == rate
 
 
 def test_a_table_on_demand_is_written_without_a_bound(account: Account) -> None:

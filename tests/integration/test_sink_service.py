@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -176,7 +178,9 @@ def test_a_stop_ends_in_time_though_nothing_answers_any_more(
 
 
 def sink_ends(**environment: str) -> tuple[int, list[str]]:
-    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "AWS_ACCESS_KEY_ID")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "HOME", "AWS_ACCESS_KEY_ID")
+    }
     ended = subprocess.run(
         [sys.executable, "-m", "sink"],
         env=inherited | {"AWS_SECRET_ACCESS_KEY": "local", "AWS_ACCESS_KEY_ID": "local"} | environment,
@@ -214,3 +218,47 @@ def test_a_missing_bucket_says_how_to_create_it(aws_settings: AwsSettings) -> No
     )
     assert code == 3
     assert "tillstream setup" in lines[-1]
+
+
+class TakesAll(BaseHTTPRequestHandler):
+    """S3 as it should not be: the write of an object that is there already succeeds too. And Kinesis, as far as it is
+    asked before that."""
+
+    def do_PUT(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self._answer(b'{"StreamNames": [], "HasMoreStreams": false}')
+
+    def _answer(self, body: bytes) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_PUT()
+
+    def do_DELETE(self) -> None:
+        self.do_PUT()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_store_that_lets_several_writers_win_is_not_started_on() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TakesAll)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        code, lines = sink_ends(
+            STREAM="kinesis",
+            S3_BUCKET="bucket",
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}",
+            CONNECT_SECONDS="1",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert code == 1
+    assert "let 8 of 8 concurrent writers create one object" in lines[-1]

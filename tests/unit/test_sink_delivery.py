@@ -353,6 +353,32 @@ def test_a_pinned_extent_is_read_exactly_to_its_end(stream: MemoryStream, run: C
     assert lane.values() == numbered(3, 10)
 
 
+def test_a_pinned_extent_waits_for_its_end_whatever_the_clock_says(
+    stream: MemoryStream, run: Callable[..., Sink]
+) -> None:
+    lane = MemoryLane()
+    lane.first = Start(None, end=27)
+    write(stream, *numbered(0, 5))
+    sink = run(lane, replace(WHOLE, rotate_seconds=60, rotate_records=3, buffer_bytes=1))
+    sink.await_read(5)
+    sink.now = 61
+    write(stream, *numbered(5, 11))  # up to position 30
+    sink.await_read(11)
+    assert (lane.stored[0].end, lane.stored[0].read) == (27, 10)
+
+
+def test_who_leaves_does_not_write_a_pinned_extent_that_was_not_read_whole(
+    stream: MemoryStream, checkpoints: MemoryCheckpoints, run: Callable[..., Sink]
+) -> None:
+    lane = MemoryLane()
+    lane.first = Start(None, end=27)
+    write(stream, *numbered(0, 5))
+    sink = run(lane)
+    sink.await_read(5)
+    sink.stop()
+    assert (lane.stored, committed(checkpoints)) == ([], [])
+
+
 @pytest.mark.parametrize("end", [6, 27])
 def test_an_extent_that_was_pinned_elsewhere_is_read_again_with_that_end(
     stream: MemoryStream, run: Callable[..., Sink], end: int
@@ -403,6 +429,26 @@ def test_a_stop_does_not_wait_for_a_store_that_is_away(stream: MemoryStream, run
     write(stream, b"0")
     sink.await_read(1)
     lane.away = True
+    sink.stop()
+    assert (sink.fault, lane.calls) == (None, 2)
+
+
+def test_a_stop_does_not_ask_a_store_again_that_was_away(
+    stream: MemoryStream, run: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = MemoryLane()
+    sink = run(lane, AT_ONCE)
+    eventually(lambda: lane.calls == 1)
+    lane.away = True
+    write(stream, b"0")
+    eventually(lambda: sink.delivery.counts.retries == 1)
+    finish = sink.delivery._finish
+
+    def finish_when_the_next_try_is_due(names: list[str]) -> None:
+        sink.now += 3_600
+        finish(names)
+
+    monkeypatch.setattr(sink.delivery, "_finish", finish_when_the_next_try_is_due)
     sink.stop()
     assert (sink.fault, lane.calls) == (None, 2)
 
@@ -542,6 +588,27 @@ def test_a_commit_that_was_not_acknowledged_is_repeated(stream: MemoryStream) ->
     sink.eventually(lambda: committed(checkpoints) == [0])
     sink.stop()
     assert lane.values() == [b"0"]
+
+
+def test_a_partition_that_was_lost_is_committed_no_more(run: Callable[..., Sink]) -> None:
+    wire = MemoryWire()
+    wire.create("orders", partitions=2, retention_hours=24)
+    stream = wire.open("orders")
+    first, second, checkpoints = MemoryLane(), MemoryLane(), Refusing()
+    checkpoints.refusals = 10**9
+    one = Sink(stream, first, AT_ONCE, checkpoints)
+    with stream.writer() as writer:
+        writer.write([b"0", b"1"], numbered(0, 2))
+    eventually(lambda: len(first.values()) == 2)
+    other = Sink(stream, second, WHOLE, checkpoints)
+    eventually(lambda: [len(sink.partitions()) for sink in (one, other)] == [1, 1])
+    checkpoints.refusals = 0
+    [kept] = [partition.name for partition in one.partitions()]
+    one.eventually(lambda: bool(checkpoints.saved))
+    assert [partition for _, _, partition in checkpoints.saved] == [kept]
+    assert one.fault is None
+    one.stop()
+    other.stop()
 
 
 def test_the_archive_stores_a_stream_once_through_restarts_with_every_batch_cut_differently(

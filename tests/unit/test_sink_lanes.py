@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import pytest
 
@@ -45,7 +45,10 @@ LOST = PositionLostError("retention removed it")
 
 
 def running(lanes: Mapping[str, Runs], stop: Stop, stop_seconds: float = 20) -> "Future[dict[str, Exception]]":
-    return ThreadPoolExecutor(1).submit(run_lanes, lanes, stop, stop_seconds)
+    ended: Future[dict[str, Exception]] = Future()
+    # A daemon: where lanes do not end, the test fails, and nobody waits for them.
+    threading.Thread(target=lambda: ended.set_result(run_lanes(lanes, stop, stop_seconds)), daemon=True).start()
+    return ended
 
 
 def test_an_index_that_fails_ends_alone_and_says_so_until_the_stop(

@@ -9,6 +9,7 @@ import io
 import json
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from sales.countries import REGION_OF
 from sales.streams import AwayError
 from sales.streams.packed import pack
 from sink.archive import Archive, ArchiveError
-from sink.lanes import Extent, Pinned, Start, Stored
+from sink.lanes import AbandonedError, Extent, Pinned, Start, Stored
 from sink.orders import orders_layout
 from support.fates import FAULTS, CrashError, Fate, Fated, GatedStore, Log, a_log, chain_of, stored_positions
 from support.sinking import RULES, STREAM, Inline, MemoryStore, a_chunk, an_order
@@ -346,6 +347,39 @@ def test_writers_of_one_extent_agree_on_the_messages_that_are_malformed(told: di
     while writer.alive:
         writer.step("answered")
     assert isinstance(writer.fault, ArchiveError) is not agreed
+
+
+def test_a_pin_that_is_gone_again_is_an_alarm() -> None:
+    store, log = MemoryStore(), a_log(0, 1)
+    store_all(store, a_log(0), lengths=[1])
+    late = Writer(store, log, [2])
+    while late.asked[-1] != "create pin":
+        late.step("answered")
+    store.create(f"_extents/{STREAM}/0/{log.positions[0]:020d}.json", b"of somebody who was faster")
+    late.step("answered")
+    store.objects.clear()  # what nobody may do
+    while late.alive:
+        late.step("answered")
+    assert isinstance(late.fault, ArchiveError)
+    assert "was there and is gone" in str(late.fault)
+
+
+def test_who_lost_his_partition_writes_no_further_object() -> None:
+    log, abandoned = a_log(0, 1, 2), threading.Event()
+
+    class Losing(MemoryStore):
+        """The partition goes to another while the first object is written."""
+
+        def create(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
+            if key.endswith(".parquet"):
+                abandoned.set()
+            return super().create(key, body, metadata)
+
+    store = Losing()
+    extent = extent_of(None, log.positions[-1], log.values, log.positions)
+    with pytest.raises(AbandonedError, match="belongs to another by now"):
+        archive(store).store(extent, abandoned)
+    assert (len(store.keys("orders/")), chain_of(store)) == (1, [])
 
 
 def test_an_extent_begun_with_other_columns_is_refused() -> None:
