@@ -429,7 +429,7 @@ def test_the_least_capacity_of_a_table_and_its_indexes_counts(
 
         def describe_table(self, **_: object) -> dict[str, Any]:
             def units(write: int) -> dict[str, Any]:
-                return {"ProvisionedThroughput": {"WriteCapacityUnits": write}}
+                return {"ProvisionedThroughput": {"WriteCapacityUnits": write, "ReadCapacityUnits": 5}}
 
             indexes = [units(index_units)] if index_units else []
             return {"Table": {"TableStatus": "ACTIVE", **units(table_units), "GlobalSecondaryIndexes": indexes}}
