@@ -103,8 +103,10 @@ class Run:
     """first to last"""
     whole_seconds: float
     """start to end"""
+    first_cpu_seconds: float
+    """start to first"""
     cpu_seconds: float
-    """start to end"""
+    """start to end; waiting takes none"""
     peak_mb: float
     servers: float
     """share of the servers' core that was busy from first to last: near 1, they were the limit"""
@@ -122,7 +124,8 @@ class Run:
         return {
             "lines_per_second": steady_lines / self.steady_seconds,
             "lines_per_second_with_start": steady_lines / (self.first_seconds + self.steady_seconds),
-            "lines_per_cpu_second": self.lines / self.cpu_seconds,
+            "lines_per_cpu_second": self.lines / (self.cpu_seconds - self.first_cpu_seconds),
+            "lines_per_cpu_second_with_start": self.lines / self.cpu_seconds,
             "peak_mb": self.peak_mb,
             "first_seconds": self.first_seconds,
             "steady_seconds": self.steady_seconds,
@@ -195,13 +198,13 @@ def watch(place: Place, system: Started, lines: int, *, started: float, seconds:
     before = meter.read()
     admin = _admin(place.lab)
     first: float | None = None
-    first_busy = last_busy = 0.0
+    first_cpu = first_busy = last_busy = 0.0
     last: tuple[float, int] | None = None
     reached = dict.fromkeys(loaded.ends, -1)
     metered = said = started
     while True:
         if first is None and _joined(admin, system.group):
-            first, first_busy = time.monotonic(), core_seconds(SERVERS_CORE)
+            first, first_cpu, first_busy = time.monotonic(), meter.read().cpu_seconds, core_seconds(SERVERS_CORE)
         found = system.progress()
         now = time.monotonic()
         grown = [name for name in reached if found.get(name, -1) > reached[name]]
@@ -232,6 +235,7 @@ def watch(place: Place, system: Started, lines: int, *, started: float, seconds:
         first_seconds=first - started,
         steady_seconds=last[0] - first,
         whole_seconds=now - started,
+        first_cpu_seconds=first_cpu,
         cpu_seconds=used.cpu_seconds,
         peak_mb=used.peak_mb,
         servers=(last_busy - first_busy) / (last[0] - first),
