@@ -7,7 +7,7 @@ PADDING = 32
 
 KEPT_BYTES = 32 * 1024 * 1024
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Names of glibc's settings, from malloc.h."""
 
 
@@ -21,6 +21,14 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, KEPT_BYTES // 2)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def share_freed() -> None:
+    """From now on all threads take memory from one place, where what one has freed serves the next; else each thread
+    keeps its own. For a process whose threads hand large buffers to one another. Before the first thread is started."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
+from sales.memory import keep_freed
 from sales.service import (
     EXIT_AWAY,
     EXIT_FAILED,
@@ -74,6 +75,7 @@ def main() -> None:
     a far side did not come up."""
     settings = load(SinkSettings)
     start_logging("sink")
+    keep_freed()
     try:
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     except ValueError as error:

@@ -22,7 +22,7 @@ class SinkSettings(StreamSettings, StoreSettings, RotationSettings, RuleSettings
     """message bytes of one partition after which an extent is written"""
     rotate_records: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
     """messages of one partition after which an extent is written"""
-    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 32_000_000
+    buffer_bytes: Annotated[int, Field(ge=1_000_000, le=10_000_000_000)] = 64_000_000
     """bytes of memory in which the archive holds one stream's decoded messages, all partitions together; then it writes
     early and pauses. Usual orders take about a quarter of what their messages do"""
 
