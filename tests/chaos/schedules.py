@@ -267,7 +267,7 @@ def _stopped(shop: Shop, process: Process) -> bool:
 
 def _is_frozen(pid: int) -> bool:
     """Stopped by a signal; Linux."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     return False
 
