@@ -175,6 +175,42 @@ def test_every_line_of_every_order_is_there_as_the_contract_has_it(
 
 
 @pytest.mark.parametrize("compiled", TIERS)
+@pytest.mark.parametrize("twice", ['null,"original_order_id":"r0"', '"r1","original_order_id":"r0"'])
+def test_of_a_name_that_comes_twice_the_last_one_counts(compiled: bool, twice: str) -> None:
+    table = a_table(compiled=compiled)
+    value = an_order("a", type="return", original_order_id="?").replace(b'"?"', twice.encode())
+    piece = table.hold(pack(Chunk("0", [b"a"], [value], [1], [EVENT_TIME])))
+    [rows] = table.objects("0", [piece.content])
+    [group] = rows.groups
+    assert (piece.rejected, group["original_order_id"].to_pylist()) == ([], ["r0"])
+
+
+def test_small_pieces_are_held_for_what_they_take_not_for_what_is_in_them() -> None:
+    table = a_table(compiled=False)
+    piece = table.hold(pack(Chunk("0", [b"a"], [an_order("a")], [1], [EVENT_TIME])))
+    assert piece.held > 4_000
+
+
+@pytest.mark.parametrize("compiled", TIERS)
+def test_long_texts_begin_new_dictionaries_and_their_rows_stay_what_they_were(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    monkeypatch.setattr(decoding, "MOST_TEXT_BYTES", 2_000)
+    table = a_table(compiled=compiled)
+    names = [f"{number:04d}".rjust(900, "x") for number in range(9)]
+    seen, pieces = set(), []
+    for number, name in enumerate(names):
+        line = {"product_id": f"p{number}", "quantity": 1, "unit_amount": 1, "product_name": name}
+        pieces.append(
+            table.hold(pack(Chunk("0", [b"a"], [an_order("a", lines=[line])], [number], [EVENT_TIME]))).content
+        )
+        seen.add(id(table.decoder.dictionaries))
+    [rows] = table.objects("0", pieces)
+    assert [name for group in rows.groups for name in group["product_name"].to_pylist()] == names
+    assert len(seen) > 2
+
+
+@pytest.mark.parametrize("compiled", TIERS)
 def test_the_same_orders_make_the_same_bytes_in_any_process(compiled: bool) -> None:
     def body(before: list[bytes]) -> bytes:
         """With a decoder that saw other texts first."""

@@ -51,6 +51,7 @@ def _quote(count, ends, texts, cell_ends, cells):
         for place in range(texts + begin, texts + end):
             byte = byte_at(place)
             quoted |= (byte == ord(",")) | (byte == ord('"')) | (byte == ord("\n")) | (byte == ord("\r"))
+            quoted |= byte == ord("#")  # some readers take it for a comment
         first = byte_at(texts + begin) if begin < end else 0
         if quoted:
             put_byte(cells + at, ord('"'))
@@ -91,11 +92,11 @@ def _put_number(value, digits, out):
     if value < 0:
         put_byte(out, ord("-"))
         out += 1
-        value = -value
-    length, reach = 1, 10
-    while length < 19 and value >= reach:
+    rest = np.uint64(-value) if value < 0 else np.uint64(value)  # of the least of all numbers too: it wraps to itself
+    length, reach = 1, np.uint64(10)
+    while length < 19 and rest >= reach:
         length += 1
-        reach *= 10
+        reach *= np.uint64(10)
     length = max(length, digits + 1)
     end = out + length + (1 if digits else 0)
     place = end
@@ -104,9 +105,9 @@ def _put_number(value, digits, out):
         if digits and digit == digits:
             put_byte(place, ord("."))
             place -= 1
-        rest = value // 10
-        put_byte(place, ord("0") + value - 10 * rest)
-        value = rest
+        tenth = rest // np.uint64(10)
+        put_byte(place, ord("0") + np.int64(rest - np.uint64(10) * tenth))
+        rest = tenth
     return end
 
 

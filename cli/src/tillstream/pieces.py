@@ -9,6 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sink.schemas import ORDERS
 from tillstream.objects import Objects
 from tillstream.stored import StoredError
 
@@ -42,7 +43,7 @@ def pieces(objects: Objects, keys: Sequence[str], columns: Sequence[str], repeat
 
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: S3 stays away or refuses.
-        StoredError: an object is no Parquet file with these columns.
+        StoredError: an object is no Parquet file with these columns, of the types that the sink gives them.
     """
     return _ahead(piece for key in keys for piece in _read(objects, key, columns, repeating))
 
@@ -53,6 +54,7 @@ def _read(objects: Objects, key: str, columns: Sequence[str], repeating: Sequenc
         source = pq.ParquetFile(pa.PythonFile(file, mode="r"), read_dictionary=list(repeating), pre_buffer=False)
         if missing := set(columns).difference(source.schema.names):
             raise StoredError(f"{key} has no column {', '.join(sorted(missing))}")
+        _check(key, source.schema_arrow, columns)
         first_row = 0
         for number in range(source.num_row_groups):
             # What lies between the columns is little beside them; a request for each would cost more.
@@ -62,6 +64,14 @@ def _read(objects: Objects, key: str, columns: Sequence[str], repeating: Sequenc
                 first_row += batch.num_rows
     except pa.ArrowException as error:
         raise StoredError(f"{key}: {error}") from error
+
+
+def _check(key: str, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """That each column has the type that the sink gives it: what reads these tables looks at bytes."""
+    for name in columns:
+        found, due = schema.field(name).type, ORDERS.field(name).type
+        if (found.value_type if pa.types.is_dictionary(found) else found) != due:
+            raise StoredError(f"{key}: column {name} is {found}, not {due}; something else than the sink wrote it")
 
 
 def _reach(group: pq.RowGroupMetaData, columns: Sequence[str]) -> tuple[int, int]:

@@ -18,6 +18,9 @@ from tillstream.reading import REDIS_SECONDS, Say
 from tillstream.report import Report
 from tillstream.stored import NotYetError, ObjectCache, Store
 
+PATIENCE = 3
+"""How many times as long as storing may take a tick is waited for, before a newer one is taken."""
+
 EXPIRY_SECONDS = 3600
 """How long a round's outcome stands in Redis: who finds none knows that nobody has looked for an hour."""
 
@@ -86,7 +89,7 @@ def rounds(settings: WatchSettings, say: Say) -> Generator[Round, None, None]:
     away, or stored in a way that nothing can be made of, is a round that failed.
 
     A tick that is not stored yet is waited for, over as many rounds as it takes: a newer one would be stored later
-    still, and with a long rotation none would ever be compared.
+    still, and with a long rotation none would ever be compared. But not for ever.
 
     Objects are fetched once and kept on this machine while windows need them; rounds that read everything fetch all of
     it again.
@@ -122,6 +125,8 @@ def rounds(settings: WatchSettings, say: Say) -> Generator[Round, None, None]:
                 fault = str(error)
             now = time.monotonic()
             waiting_seconds = now - tick_at if waiting else None
+            if waiting and now - tick_at > PATIENCE * settings.stored_seconds:
+                tick = None  # it will not be stored any more: the stream was made anew, perhaps
             if not waiting:
                 tick = None
                 if everything:

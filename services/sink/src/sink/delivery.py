@@ -98,7 +98,8 @@ class Lag:
     """What a partition holds that is not stored."""
 
     messages: int | None
-    """read or not; None: the wire does not count them. Of a partition that is paused at least so many"""
+    """read or not; None: the wire does not count them, or nobody asked. Of a partition that is paused at least so
+    many"""
     reached: float
     """what the broker took before this time is stored, as far as is known; in seconds since 1970"""
 
@@ -552,6 +553,8 @@ class Delivery(Generic[T]):
             held += partition.sealed.read
         elif held:
             partition.reached = partition.open.oldest
+        elif partition.paused:  # nothing is asked for, so nobody hears of what has come since
+            return Lag(None, partition.reached)
         elif unread == 0:
             partition.reached = self._now()
         return Lag(None if unread is None else held + unread, partition.reached)

@@ -23,6 +23,7 @@ from sink.items import Item, OrderItem, OrderItems
 from sink.lanes import Extent, Prepared, Start, Stored, Wrote
 from sink.pace import half_read_units, write_units
 from sink.records import find_rollups
+from sink.store import StoreError
 from sink.writes import Insert, Look, Outcome, Table, Write
 
 log = logging.getLogger(__name__)
@@ -93,12 +94,21 @@ class OrdersIndex:
         looks = [Look(_key(wanted[place]), half_read_units(wanted[place].size)) for place in refused]
         others: list[Item | None] = [None] * len(wanted)
         for place, found in zip(refused, self._table.look(looks, LOOKED_AT, abandoned), strict=True):
-            others[place] = found.item
+            others[place] = self._ours(found.item)
         lower = [place for place in refused if not _stands(others[place], wanted[place])]
         outcomes = self._table.write([_order_write(wanted[place]) for place in lower], abandoned)
         for place, outcome in zip(lower, outcomes, strict=True):
-            others[place] = outcome.other
+            others[place] = self._ours(outcome.other)
         return others
+
+    def _ours(self, item: Item | None) -> Item | None:
+        """The same, if it is a sink's."""
+        if item is not None and (missing := set(LOOKED_AT).difference(item)):
+            raise StoreError(
+                f"{self._table.address}: an item has no {' and no '.join(sorted(missing))}, so no sink wrote it, and it "
+                f"stands in the way of an order: remove it ({item.get('order_id')})"
+            )
+        return item
 
 
 class RollupsIndex:

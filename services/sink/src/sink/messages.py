@@ -17,6 +17,9 @@ from sink.parquet import ROW_GROUP_ROWS
 from sink.records import find_dead_letters, find_rollups
 from sink.schemas import DEAD_LETTERS, ROLLUPS, TIME, folder_of
 
+PIECE_BYTES = 16_384
+"""What an Arrow table takes beside what is in it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MessageTable:
@@ -42,7 +45,7 @@ class MessageTable:
     def hold(self, run: Packed) -> Piece[pa.Table]:
         """See ``Layout``."""
         table, rejected = self.decode(run.chunk())
-        return Piece(table, rejected, table.get_total_buffer_size())
+        return Piece(table, rejected, PIECE_BYTES + table.get_total_buffer_size())
 
     def objects(self, partition: str, pieces: Sequence[pa.Table]) -> Iterator[Rows]:  # noqa: ARG002 (in the rows)
         """See ``Layout``."""

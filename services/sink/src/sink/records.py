@@ -46,7 +46,7 @@ def find_rollups(values: Sequence[bytes]) -> Found[Rollup]:
     for row, value in enumerate(values):
         try:
             rollup = rollups.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         numbers = msgspec.structs.astuple(rollup)
         if (
@@ -67,7 +67,7 @@ def find_dead_letters(values: Sequence[bytes]) -> Found[Letter]:
             letter = dead_letters.decode(value)
             raw = base64.b64decode(letter.raw, validate=True)
             key = None if letter.key is None else base64.b64decode(letter.key, validate=True)
-        except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, ValueError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, binascii.Error, ValueError):
             continue
         if parse_time(letter.broker_time) != INVALID_TIME and letter.raw_bytes in _INT64:
             found.records.append(Letter(letter, raw, key))

@@ -86,7 +86,9 @@ class Telemetry(Collector):
             for lane, watched in self._lanes.items():
                 counter.add_metric([lane], count(watched.counts))
             yield counter
-        throttled = CounterMetricFamily("tillstream_sink_throttled", "Writes that DynamoDB put off.", labels=["table"])
+        throttled = CounterMetricFamily(
+            "tillstream_sink_throttled", "Writes and look-ups that DynamoDB put off.", labels=["table"]
+        )
         for name, table in self._tables.items():
             throttled.add_metric([name], table.throttled)
         yield throttled

@@ -255,7 +255,7 @@ class Table:
             with self._counting:
                 self._throttled += len(throttled)
             written = len(tried) - len(throttled)
-            width = max(LEAST_ROUND, 2 * written)
+            width = min(MOST_ROUND, max(LEAST_ROUND, 2 * written))
             pause = FIRST_PAUSE_SECONDS if written else min(LONGEST_PAUSE_SECONDS, 2 * pause)
             waiting = throttled + waiting
             if time.monotonic() >= say_at:

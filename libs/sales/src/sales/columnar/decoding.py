@@ -38,7 +38,10 @@ LEAST_LINE_BYTES = 45
 """``{"product_id":"1","quantity":1,"unit_amount":0}`` has 47: no message holds more lines than its bytes allow."""
 
 MOST_TEXTS = 1 << 21
-"""Texts in one dictionary: some hundred megabytes of memory, and twice the products that any shop sells in a day."""
+"""Texts in one dictionary: twice the products that any shop sells in a day."""
+
+MOST_TEXT_BYTES = 1 << 26
+"""In the texts of all dictionaries together; their places and hashes come to some more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,10 +142,10 @@ class Decoder:
         return c.contents(columns, self.dictionaries, self._secrets.multipliers)
 
     def bound(self) -> None:
-        """Begins with empty dictionaries again when there are too many texts in them (ids that never come back); what
+        """Begins with empty dictionaries again when there is too much text in them (ids that never come back); what
         was decoded before keeps the old ones."""
-        texts = self.dictionaries
-        if max(len(texts.products), len(texts.names), len(texts.categories)) > MOST_TEXTS:
+        texts = (self.dictionaries.products, self.dictionaries.names, self.dictionaries.categories)
+        if max(map(len, texts)) > MOST_TEXTS or sum(text.size() for text in texts) > MOST_TEXT_BYTES:
             self.dictionaries = self._new_dictionaries()
 
     def _new_dictionaries(self) -> Dictionaries:

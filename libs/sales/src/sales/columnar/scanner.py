@@ -738,6 +738,10 @@ class ScannedDictionary:
     def __len__(self) -> int:
         return int(self._header[COUNT // 8])
 
+    def size(self) -> int:
+        """See `Dictionary`."""
+        return int(self._header[USED // 8])
+
     @property
     def header(self) -> int:
         """The address that the scanner gets; growing does not move it."""

@@ -31,6 +31,10 @@ class Dictionary(Protocol):
 
     def __len__(self) -> int: ...
 
+    def size(self) -> int:
+        """Bytes of all texts."""
+        ...
+
     def code(self, text: str) -> int:
         """The text's number, a new one if need be."""
         ...
@@ -67,10 +71,15 @@ class PlainDictionary:
         self._hash = text_hash(key)
         self._codes: dict[str, int] = {}
         self._texts: list[str] = []
+        self._size = 0
         self._hashes = np.zeros(1024, dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def size(self) -> int:
+        """See `Dictionary`."""
+        return self._size
 
     def code(self, text: str) -> int:
         """The text's number, a new one if need be."""
@@ -81,7 +90,9 @@ class PlainDictionary:
         self._texts.append(text)
         if code == len(self._hashes):
             self._hashes = np.concatenate((self._hashes, np.zeros_like(self._hashes)))
-        self._hashes[code] = self._hash(text.encode())
+        raw = text.encode()
+        self._hashes[code] = self._hash(raw)
+        self._size += len(raw)
         return code
 
     def text(self, code: int) -> str:

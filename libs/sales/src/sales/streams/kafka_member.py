@@ -60,16 +60,20 @@ class BatchesMember:
         on_revoked: Callable[[list[str]], None],
     ) -> None:
         self._reader = BatchesReader(reading, topic, {}, watched=watched, starts_of=starts_of)
-        self._owner = _Owner(
-            self._reader,
-            owning,
-            topic,
-            group,
-            watched=watched,
-            starts_of=starts_of,
-            on_assigned=on_assigned,
-            on_revoked=on_revoked,
-        )
+        try:
+            self._owner = _Owner(
+                self._reader,
+                owning,
+                topic,
+                group,
+                watched=watched,
+                starts_of=starts_of,
+                on_assigned=on_assigned,
+                on_revoked=on_revoked,
+            )
+        except BaseException:
+            self._reader.close()
+            raise
         self.commit = self._owner.commit
         self.seek = self._owner.seek
         self.pause = self._reader.pause
