@@ -204,7 +204,7 @@ def test_long_texts_begin_new_dictionaries_and_their_rows_stay_what_they_were(
         pieces.append(
             table.hold(pack(Chunk("0", [b"a"], [an_order("a", lines=[line])], [number], [EVENT_TIME]))).content
         )
-        seen.add(id(table.decoder.dictionaries))
+        seen.add(id(pieces[-1].names.dictionary))
     [rows] = table.objects("0", pieces)
     assert [name for group in rows.groups for name in group["product_name"].to_pylist()] == names
     assert len(seen) > 2

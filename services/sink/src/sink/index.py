@@ -105,8 +105,8 @@ class OrdersIndex:
         """The same, if it is a sink's."""
         if item is not None and (missing := set(LOOKED_AT).difference(item)):
             raise StoreError(
-                f"{self._table.address}: an item has no {' and no '.join(sorted(missing))}, so no sink wrote it, and it "
-                f"stands in the way of an order: remove it ({item.get('order_id')})"
+                f"{self._table.address}: an item has no {' and no '.join(sorted(missing))}, so no sink wrote it, and "
+                f"it stands in the way of an order: remove it ({item.get('order_id')})"
             )
         return item
 
