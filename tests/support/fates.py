@@ -7,6 +7,7 @@ can be repeated.
 import io
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class CrashError(BaseException):
     """The process ends here."""
 
 
-class Fated:
+class Fated(ABC):
     """A process: runs on a thread of its own, up to the next thing it asks for, or its end."""
 
     def __init__(self) -> None:
@@ -47,9 +48,9 @@ class Fated:
         self._thread.start()
         self._await()
 
+    @abstractmethod
     def live(self) -> None:
         """What it does; on its own thread."""
-        raise NotImplementedError
 
     def ask(self, what: str) -> Fate:
         """From its own thread: waits for the fate of what it is about to do."""

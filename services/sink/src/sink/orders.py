@@ -1,4 +1,4 @@
-"""The orders table: a row for each line of each order. Pure."""
+"""The orders table: a row for each line of each order. Pure, but for the seed of its hashes."""
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
