@@ -19,7 +19,8 @@ from sales.streams.packed import pack
 from sink.index import OrdersIndex
 from sink.items import OrderItems
 from sink.lanes import Extent
-from sink.writes import Table
+from sink.store import StoreError
+from sink.writes import MOST_ROUND, Table
 from support.sinking import EVENT_TIME, RULES, STREAM, Inline, a_chunk, an_order
 
 Item = dict[str, Any]
@@ -83,7 +84,7 @@ class Connection:
             if fate == "throttled":
                 unprocessed.append(key)
             elif (item := self._items.get(key["order_id"]["S"])) is not None:
-                found.append({name: item[name] for name in names})
+                found.append({name: item[name] for name in names if name in item})
         return {
             "Responses": {table: found},
             "UnprocessedKeys": {table: {"Keys": unprocessed}} if unprocessed else {},
@@ -252,3 +253,33 @@ def test_a_fault_at_any_statement_is_mended_by_storing_again(statement: int, fat
             assert carry(items, partition, events, [])
     stands = {order_id: (int(item["position"]["S"]), item["partition"]["S"]) for order_id, item in items.items()}
     assert stands == {"a": (2, "0"), "b": (4, "0"), "c": (15, "1")}
+
+
+def test_an_item_that_no_sink_wrote_is_named_and_stays() -> None:
+    theirs: Item = {"order_id": {"S": "a"}, "note": {"S": "mine"}}
+    items = {"a": theirs}
+    with pytest.raises(StoreError, match=r"has no event_time and no position and no stream.*'S': 'a'"):
+        carry(items, "0", {7: an_order("a")}, [])
+    assert items == {"a": theirs}
+
+
+def test_a_round_has_its_bound_however_much_of_it_is_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+
+    class Threads(Inline):
+        """Notes how many statements a round has."""
+
+        def map(self, fn: Any, *batches: Any, **options: Any) -> Any:
+            [several] = batches
+            rounds.append(sum(map(len, several)))
+            return super().map(fn, several, **options)
+
+    fates: list[Fate] = ["throttled", *["answered"] * 60] * 40  # type: ignore[list-item]
+    table = Table(Connection({}, fates), "SalesData", Threads())
+    lane = OrdersIndex("index-orders", table, RULES, OrderItems(STREAM, 20, "USD", REGION_OF))
+    events = {number: an_order(f"o-{number}") for number in range(1, 900)}
+    run = pack(a_chunk(list(events.values()), positions=list(events)))
+    extent = Extent("0", None, 899, [lane.prepare(run).content], 899, [], 0, 0)
+    lane.store(extent, threading.Event())
+    assert max(rounds) == MOST_ROUND
+    assert sum(rounds) > len(events)  # some were sent again

@@ -3,11 +3,13 @@
 import base64
 import datetime
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from sales import dead_letters, rollups
 from sales.countries import REGION_OF
@@ -174,3 +176,10 @@ def test_a_dead_letter_keeps_its_bytes_its_own_place_and_that_of_the_message_it_
         "orders-dead-letters-0badcafe",
         "00000000000000000008",
     )
+
+
+@pytest.mark.parametrize("make", [rollups_layout, dead_letters_layout])
+def test_what_is_nested_too_deep_is_malformed_like_anything_else(make: Callable[[str, int], Layout[Any]]) -> None:
+    deep = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+    run = pack(Chunk("0", [None, None], [deep, b"[" * 50_000], [7, 10], [EVENT_TIME] * 2))
+    assert make("a-1", DIGITS).hold(run).rejected == [7, 10]
