@@ -12,7 +12,7 @@ from sales.streams import AwayError, Checkpoint, Chunk, StreamError
 from sales.streams.memory import MemoryCheckpoints, MemoryReader, MemoryStream, MemoryWire
 from sales.streams.packed import Packed, PackingMember
 from sink.archive import Archive
-from sink.delivery import Delivery, Limits, Standing
+from sink.delivery import Delivery, Limits, Standing, _Open, _Partition
 from sink.lanes import Extent, Pinned, Prepared, Start, Stored, Wrote
 from sink.orders import orders_layout
 from sink.store import StoreError
@@ -691,3 +691,12 @@ def test_it_stands_still_while_its_lane_holds_up_the_reading_thread(
     assert sink.delivery.still_seconds() == 0
     sink.stop()
     assert not sink.delivery.running
+
+
+def test_of_a_paused_partition_nobody_claims_that_nothing_is_behind_it(
+    stream: MemoryStream, run: Callable[..., Sink]
+) -> None:
+    delivery = run(MemoryLane(), WHOLE).delivery
+    partition = _Partition[bytes]("0", None, reached=1_000, open=_Open(after=7), paused=True)
+    lag = delivery._lag(partition, 0)  # what was heard before the pause
+    assert (lag.messages, lag.seconds(4_600)) == (None, 3_600)
