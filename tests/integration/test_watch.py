@@ -96,6 +96,21 @@ def test_a_tick_that_is_not_stored_yet_is_waited_for_and_then_compared(
     found.close()
 
 
+@pytest.mark.parametrize(("patience", "then"), [(0, "Redis holds no tick"), (3, "1 of 2 partitions are not stored")])
+def test_a_tick_that_is_never_stored_is_not_waited_for_for_ever(
+    settings: WatchSettings, redis_client: Any, monkeypatch: pytest.MonkeyPatch, patience: int, then: str
+) -> None:
+    monkeypatch.setattr("tillstream.watch.PATIENCE", patience)
+    s3 = aws.client("s3", settings, connections=1)
+    end = small.position_text(a_world().cuts["0"][0])
+    s3.delete_object(Bucket=settings.s3_bucket, Key=f"_extents/{small.STREAM}/0/{end}.done")
+    found = rounds(settings.model_copy(update={"audit_seconds": 0.01}), quiet)
+    assert next(found).outcome == "waiting"
+    redis_client.hdel("sales:status", "as_of")  # who looks at the board again finds none
+    assert next(found).fault.startswith(then)
+    found.close()
+
+
 def test_objects_are_fetched_once_but_by_rounds_that_read_everything(settings: WatchSettings) -> None:
     found = rounds(settings, quiet)
     assert next(found).outcome == "equal"
