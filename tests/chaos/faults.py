@@ -20,8 +20,9 @@ from chaos import servers
 from chaos.world import BROKER_SECONDS, END_SECONDS, Ending, UnexpectedError, World
 from sales.times import format_time
 
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-"""Debian's package faketime."""
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+"""Debian's package faketime. The one for programs with threads: without its lock, two threads that read the file again
+at once may see the time jump and jump back, which no clock does, and the engine sleeps until it is there again."""
 
 AS_OF_SECONDS = 60.0
 FLUSH_SECONDS = 60.0
