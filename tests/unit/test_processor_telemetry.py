@@ -139,6 +139,31 @@ def test_a_processor_is_alive_while_messages_are_looked_for() -> None:
     assert live() is None
 
 
+def test_a_processor_that_ticks_but_looks_for_no_messages_is_not_ready() -> None:
+    clock = Clock()
+    telemetry = Telemetry(ticking=clock)
+    telemetry.took(NOTHING, [], {"o/0": 0})
+    clock.seconds += 31
+    telemetry.published(0.01, 0.005)
+    assert telemetry.health().ready() == "nobody has looked for messages for 31 s"
+    telemetry.turn()
+    assert telemetry.health().ready() is None
+
+
+def test_an_engine_is_still_since_it_last_asked_or_last_ticked_whichever_was_earlier() -> None:
+    clock = Clock()
+    telemetry = Telemetry(ticking=clock)
+    clock.seconds += 20
+    telemetry.turn()
+    assert telemetry.still() == 0, "one that holds no numbers never ticks"
+    telemetry.stands(standing())
+    clock.seconds += 20
+    telemetry.turn()
+    assert telemetry.still() == 20
+    telemetry.waits()
+    assert telemetry.still() == 0
+
+
 @pytest.mark.parametrize("path", ["/live", "/ready", "/nothing"])
 def test_an_answer_is_a_status_and_a_line(path: str) -> None:
     telemetry = Telemetry()

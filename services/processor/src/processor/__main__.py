@@ -16,7 +16,7 @@ from bytewax.outputs import FixedPartitionedSink
 from bytewax.run import cli_main
 
 from processor import assembly
-from processor.clock import leave_when_set_back
+from processor.clock import leave_when_set
 from processor.cluster import ARGUMENT, Alone, Causes, ClusterError, Company, First, Further, Seat, leave_broken
 from processor.dataflow import NumbersLogic, Shown, SnapshotLog, build
 from processor.journal import Journal, JournalError, Place
@@ -88,7 +88,6 @@ def main() -> int:
         log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
         return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
     on_signals(stopping.set)
-    leave_when_set_back()
     try:
         run(streams, client, settings, stopping, further)
     except Exception as error:
@@ -181,6 +180,7 @@ def _work(
     if seat.index == 0:
         windows = " ".join(window.name for window in settings.windows)
         log.info("reading %s with %d processes; windows %s", streams.orders.id, seat.processes, windows)
+    leave_when_set(telemetry.still)
     with _telling(telemetry, settings, seat), _explained(causes, company):
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
             flow,
@@ -231,7 +231,7 @@ def _dataflow(
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
 
     def wait(seconds: float) -> bool:
-        telemetry.turn()  # what waits in order is alive
+        telemetry.waits()
         return stopping.wait(seconds)
 
     patience = Patience(settings.away_seconds, wait)

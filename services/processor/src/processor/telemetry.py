@@ -42,6 +42,8 @@ class Telemetry:
         self._now = now
         self._ticking = ticking
         self._turned = ticking()
+        self._ticked: float | None = None
+        """the last tick of this process; None: it has had none, as one that holds no numbers"""
         self._published: float | None = None
         self.last_publish = Publish(0.0, 0.0)
         self._reached: dict[str, float] = {}
@@ -79,9 +81,18 @@ class Telemetry:
         self._freshness.set_function(self._since_published)
 
     def turn(self) -> None:
-        """The engine asks a slot for messages, or waits in order. A tick is no turn: it does not show that
-        the slots are not held up by another process of the cluster."""
+        """The engine asks a slot for messages. A tick is no turn: it does not show that the slots are not held up by
+        another process of the cluster."""
         self._turned = self._ticking()
+
+    def waits(self) -> None:
+        """The engine is held up in order, by something that is away: that is a turn, and stands for a tick."""
+        self._turned = self._ticked = self._ticking()
+
+    def still(self) -> float:
+        """For how many seconds the engine has not asked for messages, or not ticked. Any thread."""
+        now = self._ticking()
+        return max(now - self._turned, 0.0 if self._ticked is None else now - self._ticked)
 
     def took(self, counts: Mapping[str, int], readings: Iterable[Reading], lags: Mapping[str, int | None]) -> None:
         """Some messages were decoded and judged, here or in another process: what a partial sum says of itself."""
@@ -106,6 +117,7 @@ class Telemetry:
 
     def stands(self, standing: Standing) -> None:
         """Where the numbers stand at a tick."""
+        self._ticked = self._ticking()
         self._as_of.set(standing.as_of / 1000)
         self._newest.set(standing.newest / 1000)
         self._late.set(standing.late)
@@ -137,6 +149,8 @@ class Telemetry:
             return "nothing is on the board yet"
         if since > READY_SECONDS:
             return f"the board was last written {since:.0f} s ago"
+        if (unread := self._ticking() - self._turned) > READY_SECONDS:
+            return f"nobody has looked for messages for {unread:.0f} s"
         behind = self._seconds_behind()
         if behind == inf:
             return "how far the board is behind the stream is not known"
