@@ -153,7 +153,7 @@ def run(schedule: Schedule, settings: Mapping[str, str], folder: Path) -> Outcom
     Args:
         schedule: what.
         settings: where: ``kafka_bootstrap_servers``, and ``s3_bucket``, an existing one. S3 and DynamoDB are where
-            ``aws_endpoint_url``, or boto3's variables ``AWS_ENDPOINT_URL_S3`` and ``AWS_ENDPOINT_URL_DYNAMODB`` say.
+            ``aws_endpoint_url``, or ``AWS_ENDPOINT_URL_S3`` and ``AWS_ENDPOINT_URL_DYNAMODB`` in the environment say.
         folder: for logs.
     """
     began = time.monotonic()

@@ -177,6 +177,35 @@ def test_on_kafka_it_makes_topics(place: dict[str, str], kafka_bootstrap: str) -
     assert f"stream {place['ORDERS_STREAM']} created (kafka at {kafka_bootstrap})" in done.stdout
 
 
+@pytest.fixture
+def scattered(place: dict[str, str]) -> dict[str, str]:
+    """The same, each service by an address of its own; of Glue none."""
+    address = place.pop("AWS_ENDPOINT_URL")
+    return place | {f"AWS_ENDPOINT_URL_{name}": address for name in ("KINESIS", "S3", "DYNAMODB")}
+
+
+def test_where_only_s3_is_elsewhere_nobody_asks_the_glue_of_aws(scattered: dict[str, str]) -> None:
+    done = setup(scattered, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [made["kind"] for made in json.loads(done.stdout)] == ["stream"] * 3 + ["bucket"] + ["table"] * 2
+    assert f"no tables for Athena: it does not read {scattered['AWS_ENDPOINT_URL_S3']}" in done.stderr
+
+
+def test_a_glue_that_has_an_address_is_asked(scattered: dict[str, str]) -> None:
+    done = setup(scattered | {"AWS_ENDPOINT_URL_GLUE": scattered["AWS_ENDPOINT_URL_S3"]}, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [made["kind"] for made in json.loads(done.stdout)][-4:] == ["Glue table"] * 4
+
+
+@pytest.mark.parametrize("service", ["S3", "DynamoDB", "Kinesis"])
+def test_of_several_addresses_the_one_that_is_away_is_named(scattered: dict[str, str], service: str) -> None:
+    [port] = free_ports()
+    away = f"http://127.0.0.1:{port}"
+    done = setup(scattered | {f"AWS_ENDPOINT_URL_{service.upper()}": away, "CONNECT_SECONDS": "1"})
+    assert done.returncode == 3
+    assert f"{service} at {away}" in done.stderr
+
+
 def test_a_far_side_that_is_away_is_named_and_given_up(place: dict[str, str]) -> None:
     [port] = free_ports()
     away = f"http://127.0.0.1:{port}"

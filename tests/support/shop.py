@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
-from sales.settings import AwsSettings, StoreSettings, StreamSettings
+from sales.settings import AwsService, AwsSettings, StoreSettings, StreamSettings
 from sales.streams.connect import connect
 from sink import aws, tables
 from support.sinking import a_line, an_order, key_of
@@ -73,7 +73,7 @@ class Shop:
         self.dynamodb.create_table(**tables.sales_table(store))
         self.dynamodb.create_table(**tables.trends_table(store))
 
-    def client(self, service: str) -> Any:
+    def client(self, service: AwsService) -> Any:
         return aws.client(service, self.store, connections=10)
 
     def start(self, spawn: Spawn = a_new_one, **environment: str) -> Process:

@@ -2,13 +2,24 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from auditor.settings import AuditorSettings
 from generator.settings import SourceSettings
 from processor.settings import ProcessorSettings
-from sales.settings import AwsSettings, BoardSettings, GlueSettings, RuleSettings, Settings, StreamSettings, load
+from sales.settings import (
+    AwsService,
+    AwsSettings,
+    BoardSettings,
+    GlueSettings,
+    RuleSettings,
+    Settings,
+    StreamSettings,
+    load,
+)
+from sink import aws
 from sink.settings import SinkSettings
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -96,6 +107,7 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         (AwsSettings, "AWS_ENDPOINT_URL", "redis://hush:5000"),
         (AwsSettings, "AWS_ENDPOINT_URL", "http://user:hush@example.com:port"),
         (AwsSettings, "AWS_ENDPOINT_URL", "http://hush example.com"),
+        (AwsSettings, "AWS_ENDPOINT_URL_S3", "hush:8333"),
     ],
 )
 def test_an_address_that_is_none_is_a_line_that_does_not_repeat_it(
@@ -127,3 +139,31 @@ def test_an_address_stays_as_it_was_given(
     monkeypatch.setenv(name, right)
     value = getattr(load(kind), name.lower())
     assert (value.get_secret_value() if name == "REDIS_URL" else value) == right
+
+
+@pytest.mark.parametrize("service", ["s3", "dynamodb", "kinesis", "glue"])
+def test_the_address_of_one_service_comes_before_that_of_all(
+    service: AwsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def addresses() -> list[str | None]:
+        return [load(AwsSettings).endpoint(each) for each in get_args(AwsService)]
+
+    assert addresses() == [None] * 4
+    monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", "http://own:1")
+    assert sorted(addresses(), key=str) == [None, None, None, "http://own:1"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all:2")
+    assert sorted(addresses(), key=str) == ["http://all:2"] * 3 + ["http://own:1"]
+    assert load(AwsSettings).endpoint(service) == "http://own:1"
+
+
+def test_a_message_says_which_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3:8333")
+    settings = load(AwsSettings)
+    assert (settings.whereabouts("s3"), settings.whereabouts("dynamodb")) == ("http://s3:8333", "AWS us-east-1")
+
+
+def test_an_s3_of_ones_own_has_its_buckets_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3:8333")
+    client = aws.client("s3", load(AwsSettings), connections=1)
+    assert (client.meta.endpoint_url, client.meta.config.s3["addressing_style"]) == ("http://s3:8333", "path")
+    client.close()

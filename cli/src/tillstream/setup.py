@@ -1,5 +1,6 @@
 """``tillstream setup``: streams, bucket, tables and what Athena knows of them, made where they are missing."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -11,9 +12,9 @@ from typing import Annotated, Any, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sales.aws_faults import TRANSPORT_FAULTS
+from sales.aws_faults import TRANSPORT_FAULTS, status
 from sales.service import EXIT_AWAY, EXIT_FAILED
-from sales.settings import GlueSettings, StoreSettings, StreamSettings, load
+from sales.settings import AwsService, GlueSettings, StoreSettings, StreamSettings, load
 from sales.streams import AwayError, StreamError
 from sales.streams.connect import connect
 from sales.streams.reaching import reach
@@ -75,16 +76,24 @@ def create_all(settings: SetupSettings) -> Iterator[Made]:
         SetupError: the bucket or a table can't be made.
     """
     yield from _streams(settings)
-    try:
-        yield _bucket(settings)
-        yield from _tables(settings)
-        yield from _glue(settings)
-    except (BotoCoreError, ClientError) as error:
-        raise SetupError(f"{settings.aws_endpoint_url or 'AWS'}: {error}") from error
+    yield _bucket(settings)
+    yield from _tables(settings)
+    yield from _glue(settings)
+
+
+@contextlib.contextmanager
+def _client(service: AwsService, settings: SetupSettings) -> Iterator[tuple[Any, str]]:
+    """A client, and where its service is. What that refuses becomes a SetupError."""
+    where = settings.whereabouts(service)
+    with contextlib.closing(aws.client(service, settings, connections=1)) as client:
+        try:
+            yield client, where
+        except (BotoCoreError, ClientError) as error:
+            raise SetupError(f"{where}: {error}") from error
 
 
 def _streams(settings: SetupSettings) -> Iterator[Made]:
-    where = settings.kafka_bootstrap_servers if settings.stream == "kafka" else _aws(settings)
+    where = settings.kafka_bootstrap_servers if settings.stream == "kafka" else settings.whereabouts("kinesis")
     wire = connect(settings, settings)
     try:
         for name in (settings.orders_stream, settings.rollups_stream, settings.dead_letters_stream):
@@ -95,9 +104,8 @@ def _streams(settings: SetupSettings) -> Iterator[Made]:
 
 
 def _bucket(settings: SetupSettings) -> Made:
-    client = aws.client("s3", settings, connections=1)
-    where, name = _aws(settings), settings.s3_bucket
-    try:
+    name = settings.s3_bucket
+    with _client("s3", settings) as (client, where):
         there = reach("S3", where, settings.connect_seconds, TRANSPORT_FAULTS, lambda: _bucket_is_there(client, name))
         if not there:
             # The first region is the default, and S3 refuses to be told so.
@@ -107,11 +115,9 @@ def _bucket(settings: SetupSettings) -> Made:
         try:
             _set_lifecycle(client, settings)
         except ClientError as error:
-            if not there:
+            if not there and status(error) != 501:  # a store without lifecycles is as good
                 raise
             log.warning("bucket %s stays as it is: its lifecycle can't be read or set (%s)", name, error)
-    finally:
-        client.close()
     return Made("bucket", name, created=not there, where=where)
 
 
@@ -136,17 +142,15 @@ def _bucket_is_there(client: Any, name: str) -> bool:
 
 
 def _tables(settings: SetupSettings) -> Iterator[Made]:
-    client = aws.client("dynamodb", settings, connections=1)
-    where = _aws(settings)
+    with _client("dynamodb", settings) as (client, where):
 
-    def create(definition: dict[str, Any]) -> bool:
-        try:
-            client.create_table(**definition)
-        except client.exceptions.ResourceInUseException:
-            return False
-        return True
+        def create(definition: dict[str, Any]) -> bool:
+            try:
+                client.create_table(**definition)
+            except client.exceptions.ResourceInUseException:
+                return False
+            return True
 
-    try:
         for definition in (sales_table(settings), trends_table(settings)):
             name = definition["TableName"]
             created = reach(
@@ -154,24 +158,32 @@ def _tables(settings: SetupSettings) -> Iterator[Made]:
             )
             client.get_waiter("table_exists").wait(TableName=name)
             yield Made("table", name, created, where)
-    finally:
-        client.close()
 
 
 def _glue(settings: SetupSettings) -> Iterator[Made]:
-    """What only Athena needs: without the service or the permission the rest is as good."""
+    """What only Athena needs: without the service or the permission the rest is as good.
+
+    Athena reads the S3 of AWS. With another one and no address for Glue, nobody is asked: it would be the real one.
+    """
+    if settings.aws_endpoint_url_s3 is not None and settings.endpoint("glue") is None:
+        log.warning(
+            "no tables for Athena: it does not read %s (set AWS_ENDPOINT_URL_GLUE if it does)",
+            settings.aws_endpoint_url_s3,
+        )
+        return
     root = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
     database = settings.glue_database or re.sub("[^a-z0-9]+", "_", root.removeprefix("s3://").lower()).strip("_")
-    client = aws.client("glue", settings, connections=1)
-    try:
-        yield Made("Glue database", database, _new_database(client, database), _aws(settings))
-        for definition in glue.definitions(database, root, settings.glue_since):
-            created = _new_glue_table(client, database, definition)
-            yield Made("Glue table", f"{database}.{definition['Name']}", created, _aws(settings))
-    except (BotoCoreError, ClientError) as error:
-        log.warning("Athena does not know the tables: Glue database %s can't be made or changed (%s)", database, error)
-    finally:
-        client.close()
+    where = settings.whereabouts("glue")
+    with contextlib.closing(aws.client("glue", settings, connections=1)) as client:
+        try:
+            yield Made("Glue database", database, _new_database(client, database), where)
+            for definition in glue.definitions(database, root, settings.glue_since):
+                created = _new_glue_table(client, database, definition)
+                yield Made("Glue table", f"{database}.{definition['Name']}", created, where)
+        except (BotoCoreError, ClientError) as error:
+            log.warning(
+                "Athena does not know the tables: Glue database %s can't be made or changed (%s)", database, error
+            )
 
 
 def _new_database(client: Any, name: str) -> bool:
@@ -197,7 +209,3 @@ def _new_glue_table(client: Any, database: str, definition: dict[str, Any]) -> b
             client.update_table(DatabaseName=database, TableInput=definition)
         return False
     return True
-
-
-def _aws(settings: SetupSettings) -> str:
-    return settings.aws_endpoint_url or f"AWS {settings.aws_region}"

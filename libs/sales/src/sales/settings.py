@@ -66,15 +66,42 @@ class StreamSettings(Settings):
         return value
 
 
+AwsService = Literal["s3", "dynamodb", "kinesis", "glue"]
+"""As boto3 names them."""
+
+
 class AwsSettings(Settings):
     """Where S3, DynamoDB and Kinesis are. Credentials come the way boto3 finds them, never through a setting here."""
 
     aws_region: str = "us-east-1"
-    """of Kinesis, S3 and DynamoDB"""
+    """of Kinesis, S3, DynamoDB and Glue"""
     aws_endpoint_url: str | None = None
     """an address that serves the AWS protocol (moto, a local store); unset: AWS itself"""
+    aws_endpoint_url_s3: str | None = None
+    """the same for S3 alone, and before AWS_ENDPOINT_URL"""
+    aws_endpoint_url_dynamodb: str | None = None
+    """for DynamoDB alone"""
+    aws_endpoint_url_kinesis: str | None = None
+    """for Kinesis alone"""
+    aws_endpoint_url_glue: str | None = None
+    """for Glue alone. With an S3 of its own address, ``tillstream setup`` asks Glue only where it has one too"""
 
-    @field_validator("aws_endpoint_url")
+    def endpoint(self, service: AwsService) -> str | None:
+        """The address of one service; None: AWS itself."""
+        own: str | None = getattr(self, f"aws_endpoint_url_{service}")
+        return own or self.aws_endpoint_url
+
+    def whereabouts(self, service: AwsService) -> str:
+        """The same for people: ``http://s3:8333``, ``AWS us-east-1``."""
+        return self.endpoint(service) or f"AWS {self.aws_region}"
+
+    @field_validator(
+        "aws_endpoint_url",
+        "aws_endpoint_url_s3",
+        "aws_endpoint_url_dynamodb",
+        "aws_endpoint_url_kinesis",
+        "aws_endpoint_url_glue",
+    )
     @classmethod
     def _aws_endpoint_url(cls, value: str | None) -> str | None:
         if value is not None and not _is_endpoint(value):

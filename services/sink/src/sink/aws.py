@@ -5,7 +5,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from sales.settings import AwsSettings
+from sales.settings import AwsService, AwsSettings
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
@@ -15,7 +15,7 @@ place in its group meanwhile."""
 
 
 def client(
-    service: str,
+    service: AwsService,
     settings: AwsSettings,
     *,
     connections: int,
@@ -25,22 +25,23 @@ def client(
     """A boto3 client (one may serve several threads) with bounded waits.
 
     Args:
-        service: ``s3`` or ``dynamodb``.
-        settings: region, and the address if it is not AWS itself.
+        service: which.
+        settings: region, and the service's address if it is not AWS itself.
         connections: requests at one time.
         answer_seconds: how long one try waits for its answer.
         attempts: tries of one request.
     """
+    endpoint = settings.endpoint(service)
     config = Config(
         connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
         read_timeout=answer_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         # A local store has one host name, not one for each bucket.
-        s3={"addressing_style": "path" if settings.aws_endpoint_url else "auto"},
+        s3={"addressing_style": "path" if endpoint else "auto"},
     )
     session = boto3.session.Session(region_name=settings.aws_region)
-    return session.client(service, endpoint_url=settings.aws_endpoint_url, config=config)
+    return session.client(service, endpoint_url=endpoint, config=config)
 
 
 def dynamodb(settings: AwsSettings, *, connections: int) -> Any:

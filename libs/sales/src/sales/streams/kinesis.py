@@ -64,11 +64,11 @@ class KinesisWire:
             AwayError: it does not answer.
             StreamError: it refused the credentials.
         """
-        where = aws.aws_endpoint_url or f"AWS {aws.aws_region}"
+        where = aws.whereabouts("kinesis")
         client = boto3.Session(botocore_session=_session()).client(
             "kinesis",
             region_name=aws.aws_region,
-            endpoint_url=aws.aws_endpoint_url,
+            endpoint_url=aws.endpoint("kinesis"),
             config=Config(
                 connect_timeout=3,
                 read_timeout=15,
@@ -89,7 +89,7 @@ class KinesisWire:
                 raise
 
         reach("Kinesis", where, settings.connect_seconds, (BotoCoreError, ClientError), attempt)
-        return cls(client, where, AWS_READ_SECONDS if aws.aws_endpoint_url is None else LOCAL_READ_SECONDS)
+        return cls(client, where, AWS_READ_SECONDS if aws.endpoint("kinesis") is None else LOCAL_READ_SECONDS)
 
     def create(self, name: str, *, partitions: int, retention_hours: int) -> bool:
         """Creates the stream if it is not there and waits until it is active.
