@@ -25,7 +25,7 @@ from generator import pacing
 from generator.clock import SystemClock
 from generator.delivery import deliver
 from generator.disturbances import Mix
-from generator.manifest import Parcel, Tally
+from generator.manifest import Parcel
 from generator.synthetic import SyntheticShop
 from sales.settings import StreamSettings
 from sales.streams import Writer
@@ -35,11 +35,6 @@ RUNS = 5
 DISTURBED = Mix(
     late=0.02, out_of_order=0.05, duplicates=0.02, conflicts=0.005, malformed=0.01, future=0.002, unknown_currency=0.002
 )
-
-
-class _Quiet:
-    def sent(self, total: Tally) -> None:
-        """Nothing to say while the clock runs."""
 
 
 def _shop(mix: Mix) -> SyntheticShop:
@@ -70,7 +65,7 @@ def _generate(orders: int, mix: Mix) -> _Rate:
 
 def _send(writer: Writer, orders: int, mix: Mix) -> _Rate:
     parcels = _parcels(_shop(mix), orders)
-    return _timed(orders, lambda: deliver(parcels, writer, _Quiet()))
+    return _timed(orders, lambda: deliver(parcels, writer))
 
 
 def _report(what: str, rates: list[_Rate]) -> None:

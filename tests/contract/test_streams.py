@@ -518,6 +518,18 @@ def test_a_record_reaches_the_stream_without_a_flush(stream: Stream) -> None:
     writer.close()
 
 
+def test_what_is_written_counts_as_unacknowledged_until_it_is_there_also_when_nobody_asks_for_it(
+    stream: Stream,
+) -> None:
+    writer = stream.writer()
+    assert writer.unacknowledged() == 0
+    writer.write([b"a", b"b"], [b"1", b"2"])
+    eventually(lambda: writer.unacknowledged() == 0, "acknowledged", seconds=BOUND)
+    assert by_key(read_all(stream, 2)) == {b"a": [b"1"], b"b": [b"2"]}
+    writer.close()
+    assert writer.unacknowledged() == 0
+
+
 def test_flushing_twice_and_flushing_nothing_is_fine(stream: Stream) -> None:
     writer = stream.writer()
     writer.flush(BOUND)

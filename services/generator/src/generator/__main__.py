@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,11 +15,14 @@ from generator import manifest, mapping, pacing, replay, shoppers
 from generator.clock import SystemClock
 from generator.delivery import send
 from generator.manifest import Parcel
+from generator.pacing import Speed
 from generator.settings import GeneratorSettings
 from generator.synthetic import SyntheticShop
+from generator.telemetry import Telemetry
 from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, start_logging
 from sales.settings import describe
 from sales.streams import AwayError, StreamError
+from sales.telemetry import served
 from sales.times import format_time
 
 log = logging.getLogger("generator")
@@ -131,6 +136,8 @@ class _Source:
     parcels: Iterator[Parcel]
     orders: int
     """how many there will be; 0: not known"""
+    asked: float | None
+    """good orders a second; infinite: as many as can be made; None: not known"""
     report: replay.Report | None = None
 
 
@@ -139,8 +146,10 @@ def _run(settings: GeneratorSettings) -> None:
     clock.listen()
     path = settings.replay_file if settings.source == "replay" else None
     source = _synthetic(settings, clock) if path is None else _replay(path, settings, clock)
+    telemetry = Telemetry(source.asked, source.report) if settings.metrics_port else None
     started = clock.now()
-    sent = send(source.parcels, settings, settings, clock, orders=source.orders)
+    with _telling(telemetry, settings):
+        sent = send(source.parcels, settings, settings, clock, orders=source.orders, telemetry=telemetry)
     ended = clock.now()
 
     log.info("%s", f"all {sent.total.records:,} records are acknowledged")
@@ -160,6 +169,13 @@ def _run(settings: GeneratorSettings) -> None:
         manifest.write(settings.manifest, document)
 
 
+def _telling(telemetry: Telemetry | None, settings: GeneratorSettings) -> AbstractContextManager[object]:
+    """Raises OSError where METRICS_HOST and METRICS_PORT can't be used."""
+    if telemetry is None:
+        return nullcontext()
+    return served(settings.metrics_host, settings.metrics_port, telemetry.registry, telemetry.health())
+
+
 def _synthetic(settings: GeneratorSettings, clock: SystemClock) -> _Source:
     shop = SyntheticShop(
         seed=settings.seed,
@@ -175,7 +191,14 @@ def _synthetic(settings: GeneratorSettings, clock: SystemClock) -> _Source:
     else:
         slices = pacing.simulated(settings.rate, settings.start, settings.speed, clock, rhythm)
     parcels = shop.parcels(slices, orders=settings.orders, until=settings.until, simulated=settings.start is not None)
-    return _Source(parcels, settings.orders)
+    return _Source(parcels, settings.orders, _asked(settings))
+
+
+def _asked(settings: GeneratorSettings) -> float:
+    speed = Speed(1.0) if settings.start is None else settings.speed
+    if settings.rate.per_second is None or speed.factor is None:
+        return inf
+    return settings.rate.per_second * speed.factor
 
 
 def _replay(path: Path, settings: GeneratorSettings, clock: SystemClock) -> _Source:
@@ -188,7 +211,7 @@ def _replay(path: Path, settings: GeneratorSettings, clock: SystemClock) -> _Sou
         shift_to_now=settings.shift_to_now,
         clock=clock,
     )
-    return _Source(playback.parcels, 0, playback.report)
+    return _Source(playback.parcels, 0, None, playback.report)
 
 
 if __name__ == "__main__":

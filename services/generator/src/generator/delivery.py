@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from generator.clock import SystemClock
 from generator.manifest import Parcel, Tally
 from generator.pacing import Clock
+from generator.telemetry import Telemetry
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Writer
 from sales.streams.connect import connect
@@ -29,10 +30,14 @@ _PLAIN_SECONDS = 10.0
 
 
 class Listener(Protocol):
-    """Hears how far the sending is."""
+    """Hears how far the sending is; must not block."""
+
+    def sending(self, parcel: Parcel) -> None:
+        """Called before each parcel is written."""
+        ...
 
     def sent(self, total: Tally) -> None:
-        """Called after each parcel; must not block."""
+        """Called when it is written; ``total`` is the same object each time."""
         ...
 
 
@@ -45,7 +50,13 @@ class Sent:
 
 
 def send(
-    parcels: Iterable[Parcel], streams: StreamSettings, aws: AwsSettings, clock: SystemClock, *, orders: int = 0
+    parcels: Iterable[Parcel],
+    streams: StreamSettings,
+    aws: AwsSettings,
+    clock: SystemClock,
+    *,
+    orders: int = 0,
+    telemetry: Telemetry | None = None,
 ) -> Sent:
     """Connects, sends all parcels to the orders stream, waits until they are acknowledged. Blocks as long as they last.
 
@@ -55,6 +66,7 @@ def send(
         aws: where AWS is.
         clock: a signal before the first parcel ends the process at once; from then on it only asks to stop.
         orders: how many there will be; 0 where that is not known.
+        telemetry: tells others of it.
 
     Raises:
         AwayError: the far side, or the stream, is not there after CONNECT_SECONDS.
@@ -66,12 +78,16 @@ def send(
         log.info("sending to %s", stream.id)
         clock.finish_first()
         with stream.writer() as writer, progress(clock, orders) as listener:
-            return Sent(deliver(parcels, writer, listener), stream.id)
+            listeners: list[Listener] = [listener]
+            if telemetry is not None:
+                telemetry.watch(writer)
+                listeners.append(telemetry)
+            return Sent(deliver(parcels, writer, *listeners), stream.id)
     finally:
         wire.close()
 
 
-def deliver(parcels: Iterable[Parcel], writer: Writer, listener: Listener) -> Tally:
+def deliver(parcels: Iterable[Parcel], writer: Writer, *listeners: Listener) -> Tally:
     """Writes all parcels and waits until they are acknowledged; what was sent, counted.
 
     Blocks as long as the parcels last. The far side's slowness holds the parcels back.
@@ -81,14 +97,24 @@ def deliver(parcels: Iterable[Parcel], writer: Writer, listener: Listener) -> Ta
     """
     total = Tally()
     for parcel in parcels:
+        for listener in listeners:
+            listener.sending(parcel)
         writer.write(parcel.keys, parcel.values)
         total.add(parcel.tally)
-        listener.sent(total)
+        for listener in listeners:
+            listener.sent(total)
     writer.flush(FLUSH_SECONDS)
     return total
 
 
-class _PlainLines:
+class _Progress:
+    """Hears of what is sent, not of what is being sent."""
+
+    def sending(self, parcel: Parcel) -> None:
+        """Nothing to say yet."""
+
+
+class _PlainLines(_Progress):
     """A line on the log now and then."""
 
     def __init__(self, clock: Clock) -> None:
@@ -105,7 +131,7 @@ class _PlainLines:
         self._said, self._records = now, total.records
 
 
-class _Bar:
+class _Bar(_Progress):
     """A moving line on a terminal."""
 
     def __init__(self, progress: Progress, clock: Clock, orders: int) -> None:

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 
 from generator.disturbances import Mix
 from generator.pacing import Rate, Speed
-from sales.settings import AwsSettings, RuleSettings, Settings, StreamSettings
+from sales.settings import AwsSettings, MetricsSettings, RuleSettings, Settings, StreamSettings
 from sales.times import INVALID_TIME, parse_time
 
 
@@ -118,5 +118,6 @@ class SourceSettings(Settings):
         )
 
 
-class GeneratorSettings(SourceSettings, StreamSettings, AwsSettings, RuleSettings):
-    """All that the service is told: the source, the wire that it sends to, the pipeline's own rules."""
+class GeneratorSettings(SourceSettings, StreamSettings, AwsSettings, RuleSettings, MetricsSettings):
+    """All that the service is told: the source, the wire that it sends to, the pipeline's own rules, and where its
+    metrics are served."""

@@ -110,6 +110,10 @@ class PatientWriter(Closing):
         self._patience.outlast(self._stream.id, StreamError, lambda: self._try(timeout))
         self._keys, self._values, self._held = [], [], 0
 
+    def unacknowledged(self) -> int:
+        """What is kept to be written again."""
+        return len(self._keys)
+
     def close(self) -> None:
         """Gives the connection back. What is not acknowledged is a line on the log and no error: no snapshot holds it,
         so the next start writes it again; and the engine aborts the process for an error while it ends on another."""

@@ -249,5 +249,9 @@ class _OnlyConflicts(Closing):
     def flush(self, timeout: float) -> None:
         """Nothing waits."""
 
+    def unacknowledged(self) -> int:
+        """Nothing waits."""
+        return 0
+
     def close(self) -> None:
         """Nothing is open."""

@@ -163,6 +163,10 @@ class Writer(Protocol):
         """
         ...
 
+    def unacknowledged(self) -> int:
+        """Records that were written and of which nobody has said that they are there; never blocks. Any thread."""
+        ...
+
     def close(self) -> None:
         """Flushes (bounded) and gives everything back. Twice is once.
 

@@ -599,6 +599,11 @@ class ConfluentWriter(Closing):
         if waiting:
             raise StreamError(f"{self._topic} did not acknowledge {waiting} records in {timeout:.0f} s")
 
+    def unacknowledged(self) -> int:
+        """The client's queue, once what it has to tell us is out of it."""
+        self._producer.poll(0)
+        return len(self._producer)
+
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, ClassVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -511,6 +512,11 @@ class PurePythonWriter(Closing):
                 f"{self._topic} did not acknowledge {len(self._waiting)} records in {timeout:.0f} s"
             ) from fault
         self._forget_acknowledged()
+
+    def unacknowledged(self) -> int:
+        """From the oldest on that is not acknowledged."""
+        waiting = list(self._waiting)
+        return len(waiting) - sum(1 for _ in takewhile(lambda entry: entry[0].is_done, waiting))
 
     def close(self) -> None:
         """Flushes; what is not acknowledged then is dropped, and StreamError says so."""

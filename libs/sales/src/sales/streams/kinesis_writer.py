@@ -132,6 +132,11 @@ class KinesisWriter(Closing):
             finally:
                 self._hurry = False
 
+    def unacknowledged(self) -> int:
+        """What waits to be sent, and what is under way."""
+        with self._changed:
+            return len(self._queue) + self._sending
+
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure

@@ -423,6 +423,10 @@ class MemoryWriter(Closing):
         if self._failure is not None:
             raise self._failure
 
+    def unacknowledged(self) -> int:
+        """Nothing is ever queued."""
+        return 0
+
     def close(self) -> None:
         """StreamError if something was refused."""
         if not self._closed:
