@@ -93,6 +93,7 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://:hush@example.com/0")
     monkeypatch.setenv("STREAM", "kafka")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
+    monkeypatch.setenv("KAFKA_SSL_KEY_PASSWORD", "")
     assert "hush" not in repr((load(StreamSettings), load(BoardSettings)))
 
 
@@ -108,6 +109,7 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         (AwsSettings, "AWS_ENDPOINT_URL", "http://user:hush@example.com:port"),
         (AwsSettings, "AWS_ENDPOINT_URL", "http://hush example.com"),
         (AwsSettings, "AWS_ENDPOINT_URL_S3", "hush:8333"),
+        (AwsSettings, "AWS_ENDPOINT_URL", "http://user:hush@example.com"),
     ],
 )
 def test_an_address_that_is_none_is_a_line_that_does_not_repeat_it(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +60,7 @@ def replay(
     given: dict[str, Any] = {"replay_mapping": mapping, "speed": speed, "until": until, "shift_to_now": shift_to_now}
     try:
         report, total, currency = _try_out(file, given) if dry_run else _send(file, given)
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         _end("\n".join(describe(GeneratorSettings, error)), EXIT_SETTINGS)
     except mappings.ReplayError as error:
         _end(error, EXIT_SETTINGS)

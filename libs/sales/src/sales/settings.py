@@ -2,29 +2,71 @@
 
 Names are the fields' names in capitals: ``KAFKA_BOOTSTRAP_SERVERS``, ``WINDOWS``. ``load`` prints one line for each
 field that is missing or wrong and ends the process with exit code 2; it is for ``__main__`` modules alone.
+
+What is not in the environment may be in a file: ``SECRETS_DIR`` names a folder, as Docker and Kubernetes mount secrets,
+in which the file ``redis_url`` holds REDIS_URL.
 """
 
+import os
 import re
 import sys
 import types
+import warnings
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from sales.countries import region_table
 from sales.rules import Rules
 from sales.service import EXIT_SETTINGS
 from sales.windows import Window, parse_windows
 
+SECRETS_DIR = "SECRETS_DIR"
+"""The variable that names a folder with a file for each secret."""
+
+
+class SecretFiles(SecretsSettingsSource):
+    """Settings from files of SECRETS_DIR, named as the settings are. White space around a value is no part of it: an
+    editor ends a file with a line break. What can't be read is a fault and no warning: a service must not begin
+    without its password."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Field name to value, for each file there is."""
+        if self.secrets_dir and not Path(str(self.secrets_dir)).is_dir():
+            raise SettingsError(f"{SECRETS_DIR}: {self.secrets_dir} is no directory")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return super().__call__()
+
 
 class Settings(BaseSettings):
-    """Base of all: reads the environment, keeps nothing it doesn't know, can't be changed. What is wrong is never
-    repeated in a message: it may be a secret."""
+    """Base of all: reads the environment, then the files of SECRETS_DIR, keeps nothing it doesn't know, can't be
+    changed. What is wrong is never repeated in a message: it may be a secret."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (there is none)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (a folder that is fixed in the code)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first that has a value counts."""
+        return init_settings, env_settings, SecretFiles(settings_cls, os.environ.get(SECRETS_DIR) or None)
 
 
 class StreamSettings(Settings):
@@ -52,10 +94,40 @@ class StreamSettings(Settings):
     """confluent is native and fast; kafka-python is Python alone; all processes of a group take the same"""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    kafka_sasl_username: str = ""
-    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_sasl_username: Annotated[str, Field(validate_default=True)] = ""
+    kafka_sasl_password: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
     kafka_ssl_ca_file: str = ""
     """path of a PEM file; empty: the system's authorities"""
+    kafka_ssl_certificate_file: str = ""
+    """path of a PEM file with the certificate that we show to brokers, for mutual TLS"""
+    kafka_ssl_key_file: Annotated[str, Field(validate_default=True)] = ""
+    """path of a PEM file with that certificate's key"""
+    kafka_ssl_key_password: SecretStr = SecretStr("")
+    """what that key is encrypted with"""
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _for_sasl(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if protocol.startswith("SASL") and len(value) == 0:
+            raise ValueError(f"is not set; KAFKA_SECURITY_PROTOCOL={protocol} asks for it")
+        return value
+
+    @field_validator("kafka_ssl_certificate_file", "kafka_ssl_key_file", "kafka_ssl_key_password")
+    @classmethod
+    def _for_mutual_tls(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if len(value) and protocol.endswith("PLAINTEXT"):
+            raise ValueError(f"is set, and KAFKA_SECURITY_PROTOCOL={protocol} uses no TLS; allowed: SSL, SASL_SSL")
+        if info.field_name == "kafka_ssl_key_file" and bool(value) != bool(info.data.get("kafka_ssl_certificate_file")):
+            raise ValueError(
+                "is set without KAFKA_SSL_CERTIFICATE_FILE"
+                if value
+                else "is not set, and KAFKA_SSL_CERTIFICATE_FILE is; it may be the same file"
+            )
+        if info.field_name == "kafka_ssl_key_password" and len(value) and not info.data.get("kafka_ssl_key_file", "-"):
+            raise ValueError("is set without KAFKA_SSL_KEY_FILE")
+        return value
 
     @field_validator("rollups_stream", "dead_letters_stream")
     @classmethod
@@ -218,22 +290,53 @@ def load(kind: type[S], **given: Any) -> S:
     """
     try:
         return kind(**given)
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         sys.stderr.write("\n".join(describe(kind, error)) + "\n")
         raise SystemExit(EXIT_SETTINGS) from None
 
 
-def describe(kind: type[Settings], error: ValidationError) -> list[str]:
-    """One line for each faulty setting: its name in the environment, what is wrong, what is allowed."""
+def describe(kind: type[Settings], error: ValidationError | SettingsError) -> list[str]:
+    """One line for each faulty setting: its name in the environment, what is wrong, what is allowed, and in which file
+    it is where it is in one."""
+    if isinstance(error, SettingsError):
+        return [_unreadable(error)]
     lines: dict[str, str] = {}
     for fault in error.errors(include_url=False, include_input=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         field = kind.model_fields.get(name)
-        allowed = _allowed(field.annotation) if field is not None else ""
+        # A validator of ours says itself what is allowed.
+        allowed = _allowed(field.annotation) if field is not None and fault["type"] != "value_error" else ""
         problem = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
-        line = f"{name.upper()}: {problem}"
-        lines.setdefault(name, f"{line}; allowed: {allowed}" if allowed and "allowed: " not in problem else line)
+        line = f"{name.upper()}{_in_file(name)}: {problem}"
+        lines.setdefault(name, f"{line}; allowed: {allowed}" if allowed else line)
     return list(lines.values())
+
+
+def _unreadable(error: SettingsError) -> str:
+    """The line for what could not even be taken for a value; pydantic's own words say which field, the cause says why.
+    None of them repeats what was read."""
+    found = re.search(r'field "(\w+)"', str(error))
+    if found is None:
+        return str(error)
+    name, cause = found[1], error.__cause__
+    if isinstance(cause, OSError):
+        why = f"can't be read: {cause.strerror}"
+    elif isinstance(cause, UnicodeDecodeError):
+        why = "is no text in UTF-8"
+    elif isinstance(cause, Warning):
+        why = str(cause)
+    else:
+        why = "is no JSON"
+    return f"{name.upper()}{_in_file(name)}: {why}"
+
+
+def _in_file(name: str) -> str:
+    """Where a setting's value comes from, if that is a file."""
+    folder = os.environ.get(SECRETS_DIR)
+    if not folder or os.environ.get(name.upper()):
+        return ""
+    path = SecretFiles.find_case_path(Path(folder), name, case_sensitive=False)
+    return f" ({path})" if path is not None else ""
 
 
 def _is_endpoint(url: str) -> bool:
@@ -242,7 +345,8 @@ def _is_endpoint(url: str) -> bool:
 
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.port != 0
+        # AWS knows no user in an address, and an address is shown.
+        known = parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
     except ValueError:  # a port that is no number, brackets that don't close
         return False
     return known and bool(is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url))

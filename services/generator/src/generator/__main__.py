@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from generator import manifest, mapping, pacing, replay, shoppers
 from generator.clock import SystemClock
@@ -116,7 +117,7 @@ def main(
     start_logging("generator")
     try:
         _run(GeneratorSettings(**given))
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         _end("\n".join(describe(GeneratorSettings, error)), EXIT_SETTINGS)
     except mapping.ReplayError as error:
         _end(error, EXIT_SETTINGS)

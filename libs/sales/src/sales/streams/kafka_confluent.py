@@ -66,6 +66,10 @@ def librdkafka_settings(settings: StreamSettings) -> dict[str, Any]:
         config["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
     if settings.kafka_ssl_ca_file:
         config["ssl.ca.location"] = settings.kafka_ssl_ca_file
+    if settings.kafka_ssl_certificate_file:
+        config["ssl.certificate.location"] = settings.kafka_ssl_certificate_file
+        config["ssl.key.location"] = settings.kafka_ssl_key_file
+        config["ssl.key.password"] = settings.kafka_ssl_key_password.get_secret_value()
     return config
 
 

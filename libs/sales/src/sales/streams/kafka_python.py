@@ -75,6 +75,10 @@ def kafka_python_settings(settings: StreamSettings) -> dict[str, Any]:
         config["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
     if settings.kafka_ssl_ca_file:
         config["ssl_cafile"] = settings.kafka_ssl_ca_file
+    if settings.kafka_ssl_certificate_file:
+        config["ssl_certfile"] = settings.kafka_ssl_certificate_file
+        config["ssl_keyfile"] = settings.kafka_ssl_key_file
+        config["ssl_password"] = settings.kafka_ssl_key_password.get_secret_value()  # never None: Python would ask
     return config
 
 
