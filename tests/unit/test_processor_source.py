@@ -53,7 +53,7 @@ def a_slot(stream: QuietStream, recovery: RecoveryDirectory, state: SlotState | 
         poll_records=10,
         dead_letter_share=1,
         stopping=lambda: False,
-        telemetry=Telemetry(),
+        telemetry=Telemetry(86_400, Path("/")),
     )
     return source.build_part("orders", "slot-0", state)
 

@@ -13,7 +13,11 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sales.memory_limit import memory_limit
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,8 @@ class Health:
 
 @contextmanager
 def served(host: str, port: int, registry: CollectorRegistry, health: Health) -> Iterator[int]:
-    """Serves until the block ends, in threads of its own; gives the port (any free one for 0).
+    """Serves until the block ends, in threads of its own; gives the port (any free one for 0). Beside what is in the
+    registry it tells what the process takes: processor time, memory and its limit, open files, when it began.
 
     Raises:
         OSError: the address can't be used.
@@ -42,6 +47,9 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
         server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise OSError(f"metrics can't be served at {host}:{port} (METRICS_HOST, METRICS_PORT): {error}") from error
+    resources: list[Collector] = [ProcessCollector(registry=None), _MemoryLimit()]
+    for collector in resources:
+        registry.register(collector)
     thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
     thread.start()
     log.info("metrics and health at http://%s:%d: /metrics /live /ready", host, server.server_port)
@@ -51,6 +59,19 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
         server.shutdown()
         server.server_close()
         thread.join(CLOSE_SECONDS)
+        for collector in resources:
+            registry.unregister(collector)
+
+
+class _MemoryLimit(Collector):
+    """As the alarm has to know it; without a limit it tells nothing."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        limit = memory_limit()
+        family = GaugeMetricFamily("tillstream_memory_limit_bytes", "Memory that the service's container may take.")
+        if limit is not None:
+            family.add_metric([], limit)
+        yield family
 
 
 class _Server(ThreadingMixIn, WSGIServer):

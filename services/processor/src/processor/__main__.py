@@ -24,6 +24,7 @@ from processor.lost import WAY_OUT
 from processor.patience import Patience, PatientWriter
 from processor.publish import BoardSink, ElsewhereSink, RollupsSink
 from processor.recovery import RecoveryDirectory, RecoveryError, store_fault
+from processor.sales_metrics import SalesMetrics
 from processor.settings import ProcessorSettings
 from processor.sharing import SharedSource, epoch_seconds
 from processor.snapshots import SnapshotError
@@ -172,7 +173,8 @@ def _work(
     recovery: RecoveryDirectory,
     company: Company,
 ) -> None:
-    telemetry, causes, seat = Telemetry(), Causes(), company.seat
+    telemetry = Telemetry(3600 * settings.retention_hours, settings.recovery_dir)
+    causes, seat = Causes(), company.seat
     flow = _dataflow(streams, client, settings, stopping, recovery, telemetry, seat, causes)
     collect_rarely()
     if not company.meet():
@@ -231,7 +233,7 @@ def _dataflow(
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
 
     def wait(seconds: float) -> bool:
-        telemetry.waits()
+        telemetry.retried()
         return stopping.wait(seconds)
 
     patience = Patience(settings.away_seconds, wait)
@@ -266,7 +268,9 @@ def _dataflow(
     board: FixedPartitionedSink[Tick, None] = ElsewhereSink()
     rollups: FixedPartitionedSink[Rollup, None] = ElsewhereSink()
     if seat.index == 0:
-        board = BoardSink(writer, patience, telemetry)
+        sales_metrics = SalesMetrics(keys, settings.windows, settings.currency)
+        telemetry.registry.register(sales_metrics)
+        board = BoardSink(writer, patience, telemetry, sales_metrics)
         rollups = RollupsSink(PatientWriter(streams.rollups, patience))
     if seat.processes == 1:
         return build(orders=source, numbers=numbers_logic, board=board, rollups=rollups)

@@ -8,6 +8,7 @@ import redis
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from processor.patience import TRY_SECONDS, Patience, PatientWriter
+from processor.sales_metrics import SalesMetrics
 from processor.telemetry import Telemetry
 from sales import rollups
 from sales.board import BoardWriter, Tick
@@ -29,15 +30,18 @@ class ElsewhereSink(FixedPartitionedSink[Any, None]):
 class BoardSink(FixedPartitionedSink[Tick, None]):
     """Ticks to the board."""
 
-    def __init__(self, board: BoardWriter, patience: Patience, telemetry: Telemetry) -> None:
+    def __init__(
+        self, board: BoardWriter, patience: Patience, telemetry: Telemetry, sales_metrics: SalesMetrics
+    ) -> None:
         """Takes over an open board.
 
         Args:
             board: has claimed its token.
             patience: with a Redis that went away.
-            telemetry: is told of each tick.
+            telemetry: is told how long each tick took.
+            sales_metrics: are shown each tick.
         """
-        self._partition = _BoardPartition(board, patience, telemetry)
+        self._partition = _BoardPartition(board, patience, telemetry, sales_metrics)
 
     def list_parts(self) -> list[str]:
         """One: a board has one writer."""
@@ -49,10 +53,13 @@ class BoardSink(FixedPartitionedSink[Tick, None]):
 
 
 class _BoardPartition(StatefulSinkPartition[Tick, None]):
-    def __init__(self, board: BoardWriter, patience: Patience, telemetry: Telemetry) -> None:
+    def __init__(
+        self, board: BoardWriter, patience: Patience, telemetry: Telemetry, sales_metrics: SalesMetrics
+    ) -> None:
         self._board = board
         self._patience = patience
         self._telemetry = telemetry
+        self._sales_metrics = sales_metrics
 
     def write_batch(self, values: list[Tick]) -> None:
         """Publishes the last of these moments, with all that changed up to it. Waits while Redis is away.
@@ -67,6 +74,7 @@ class _BoardPartition(StatefulSinkPartition[Tick, None]):
             started, worked = time.monotonic(), time.process_time()
             self._board.publish(tick, time.monotonic_ns() // 1_000_000)
             self._telemetry.published(time.monotonic() - started, time.process_time() - worked)
+            self._sales_metrics.show(tick)
 
         self._patience.outlast("Redis", redis.RedisError, publish)
 

@@ -92,7 +92,7 @@ def rebuild(
             poll_records=settings.poll_records,
             dead_letter_share=1,
             stopping=stopping,
-            telemetry=Telemetry(),
+            telemetry=Telemetry(3600 * settings.retention_hours, directory),
         )
 
         def numbers(resume_state: Place | None) -> _Restoring:

@@ -1,8 +1,10 @@
 """What the processor tells of itself: its metrics, each once, and whether it is alive and ready."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, nan
+from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -32,13 +34,23 @@ class Publish(NamedTuple):
 class Telemetry:
     """Metrics of one processor. The engine's thread writes; the server's threads read."""
 
-    def __init__(self, now: Callable[[], float] = time.time, ticking: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        retention_seconds: float,
+        recovery_dir: Path,
+        now: Callable[[], float] = time.time,
+        ticking: Callable[[], float] = time.monotonic,
+    ) -> None:
         """All at nothing.
 
         Args:
+            retention_seconds: how long the orders stream keeps records.
+            recovery_dir: on the disk that must not become full.
             now: seconds since 1970.
             ticking: seconds of a clock that never goes back.
         """
+        self._retention_seconds = retention_seconds
+        self._recovery_dir = recovery_dir
         self._now = now
         self._ticking = ticking
         self._turned = ticking()
@@ -77,6 +89,13 @@ class Telemetry:
         self._publish = seconds("publish", "Time to write one tick to the board.")
         self._snapshot = seconds("snapshot", "Time to make the numbers' state durable, while nothing else is done.")
         self._snapshot_bytes = counter("snapshot_bytes", "Bytes of the numbers' state written.")
+        self._retries = counter("retries", "Times that Redis or a stream was away and is tried again.")
+        retention = gauge("retention_used_ratio", "lag_seconds as a share of RETENTION_HOURS; lost above 1.")
+        free = gauge("recovery_disk_free_bytes", "Room on the disk of RECOVERY_DIR; NaN when it can't be asked.")
+        size = gauge("recovery_disk_bytes", "Size of the disk of RECOVERY_DIR; NaN when it can't be asked.")
+        retention.set_function(lambda: self._seconds_behind() / self._retention_seconds)
+        free.set_function(lambda: self._disk()[0])
+        size.set_function(lambda: self._disk()[1])
         self._lag_seconds.set_function(self._seconds_behind)
         self._freshness.set_function(self._since_published)
 
@@ -85,8 +104,10 @@ class Telemetry:
         another process of the cluster."""
         self._turned = self._ticking()
 
-    def waits(self) -> None:
-        """The engine is held up in order, by something that is away: that is a turn, and stands for a tick."""
+    def retried(self) -> None:
+        """Something is away and will be tried again: who waits in order is alive. That is a turn, and stands for a
+        tick."""
+        self._retries.inc()
         self._turned = self._ticked = self._ticking()
 
     def still(self) -> float:
@@ -157,6 +178,14 @@ class Telemetry:
         if behind > READY_SECONDS:
             return f"the board is {behind:.0f} s behind the stream"
         return None
+
+    def _disk(self) -> tuple[float, float]:
+        """Free and all bytes, as far as this user may take them."""
+        try:
+            usage = shutil.disk_usage(self._recovery_dir)
+        except OSError:
+            return nan, nan
+        return usage.free, usage.total
 
     def _since_published(self) -> float:
         return inf if self._published is None else self._ticking() - self._published
