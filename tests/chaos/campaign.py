@@ -125,7 +125,7 @@ class Campaign:
     def _endings(self, step: Step) -> Iterator[str]:
         endings, self.world.processor.endings = self.world.processor.endings, []
         for ending in endings:
-            if not any(way.fits(ending) for way in (*step.ends, *step.may_end)):
+            if not any(way.fits(ending) for way in step.ends):
                 yield f"the processor ended by itself: {ending}"
         if step.ends and not endings:
             yield "the processor did not end, and should have"

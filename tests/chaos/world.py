@@ -271,7 +271,7 @@ class World:
             NotInTimeError: it does not come.
         """
         ends, before = self.ends(), self.answer(self._tick, seconds, "answered by Redis")
-        self.until(lambda: self._tick() != before and self._covers(ends), seconds, f"on the board: {ends}")
+        self.until(lambda: self._tick() != before and self.covers(ends), seconds, f"on the board: {ends}")
 
     def ends(self) -> dict[int, int]:
         """Partition to its last offset, as soon as the broker tells: one that has just started does not at once.
@@ -301,7 +301,8 @@ class World:
         found: bytes | None = self.redis.hget(self.keys.status, "published_at")
         return found
 
-    def _covers(self, ends: dict[int, int]) -> bool:
+    def covers(self, ends: dict[int, int]) -> bool:
+        """Does the board show everything up to these offsets?"""
         shown = self.positions()
         return all(shown.get(number, -1) >= end for number, end in ends.items())
 

@@ -66,7 +66,7 @@ def test_what_was_sent_is_scraped_by_kind() -> None:
     telemetry.watch(writer)
     deliver([a_parcel(order=7, late=2, duplicate=1), a_parcel(order=3)], writer, telemetry)
     with served("127.0.0.1", 0, telemetry.registry, telemetry.health()) as port:
-        told = scrape(port)
+        told = {name: value for name, value in scrape(port).items() if name.startswith("tillstream_generator_")}
     assert told == {
         **{f'tillstream_generator_records_total{{kind="{kind}"}}': 0.0 for kind in Kind},
         'tillstream_generator_records_total{kind="order"}': 10.0,

@@ -171,7 +171,7 @@ def test_a_processor_is_alive_while_messages_are_looked_for() -> None:
 
 def test_a_processor_that_ticks_but_looks_for_no_messages_is_not_ready() -> None:
     clock = Clock()
-    telemetry = Telemetry(ticking=clock)
+    telemetry = Telemetry(DAY, ROOT, ticking=clock)
     telemetry.took(NOTHING, [], {"o/0": 0})
     clock.seconds += 31
     telemetry.published(0.01, 0.005)
@@ -182,7 +182,7 @@ def test_a_processor_that_ticks_but_looks_for_no_messages_is_not_ready() -> None
 
 def test_an_engine_is_still_since_it_last_asked_or_last_ticked_whichever_was_earlier() -> None:
     clock = Clock()
-    telemetry = Telemetry(ticking=clock)
+    telemetry = Telemetry(DAY, ROOT, ticking=clock)
     clock.seconds += 20
     telemetry.turn()
     assert telemetry.still() == 0, "one that holds no numbers never ticks"
