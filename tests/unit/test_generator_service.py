@@ -110,7 +110,7 @@ def test_a_signal_ends_it_in_order_with_all_that_was_sent_counted(
 
 
 def test_a_refused_record_is_a_failure_and_leaves_no_manifest(
-    stream: MemoryStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stream: MemoryStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(_self: MemoryWriter, _timeout: float) -> None:
         raise StreamError("orders did not acknowledge 7 records in 25 s")
@@ -118,16 +118,18 @@ def test_a_refused_record_is_a_failure_and_leaves_no_manifest(
     monkeypatch.setattr(MemoryWriter, "flush", refuse)
     result = run(MANIFEST=str(tmp_path / "sent.json"), ORDERS="10")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == "orders did not acknowledge 7 records in 25 s"
+    assert caplog.messages[-1] == "orders did not acknowledge 7 records in 25 s"
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stream_that_nobody_creates_is_given_up_on_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_nobody_creates_is_given_up_on_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(delivery, "connect", lambda *_settings: MemoryWire())
     result = run(CONNECT_SECONDS="0.3")
     assert result.exit_code == 3
-    assert "there is no stream 'orders'; create it first" in result.stderr.splitlines()[-1]
+    assert "there is no stream 'orders'; create it first" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(

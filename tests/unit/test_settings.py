@@ -14,6 +14,7 @@ from sales.settings import (
     AwsSettings,
     BoardSettings,
     GlueSettings,
+    LogSettings,
     RuleSettings,
     Settings,
     StreamSettings,
@@ -35,7 +36,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
     documented = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
     services: list[type[Settings]] = [SourceSettings, StreamSettings, ProcessorSettings, SinkSettings, AuditorSettings]
-    kinds: list[type[Settings]] = [*services, GlueSettings]
+    kinds: list[type[Settings]] = [*services, GlueSettings, LogSettings]
     assert documented == {name.upper() for kind in kinds for name in kind.model_fields}
 
 

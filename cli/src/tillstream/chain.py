@@ -1,6 +1,5 @@
 """The whole chain on this machine: servers, streams, tables, services. What ``up`` and ``demo`` start."""
 
-import logging
 import os
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from pydantic import SecretStr
 from generator.settings import GeneratorSettings
 from processor.settings import ProcessorSettings
 from sales.board import BoardReader, Keys
+from sales.events import Log
 from sales.settings import load
 from sales.streams import StreamError
 from sales.streams.connect import connect
@@ -31,7 +31,7 @@ from tillstream.local.server import Server, ServerError
 from tillstream.setup import SetupSettings, create_all
 from tillstream.supervisor import Supervisor
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 WireName = Literal["kinesis", "kafka"]
 
@@ -267,4 +267,9 @@ def _give_back(borrowed: list[str]) -> None:
         finally:
             wire.close()
     except StreamError as error:
-        log.warning("not removed, if they were made: %s (%s)", ", ".join(left), error)
+        log.warning(
+            "streams_not_removed",
+            "not removed, if they were made: {streams} ({error})",
+            streams=", ".join(left),
+            error=error,
+        )

@@ -13,6 +13,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import TRANSPORT_FAULTS, status
+from sales.events import Log
 from sales.service import EXIT_AWAY, EXIT_FAILED
 from sales.settings import AwsService, GlueSettings, StoreSettings, StreamSettings, load
 from sales.streams import AwayError, StreamError
@@ -21,7 +22,7 @@ from sales.streams.reaching import reach
 from sink import aws, glue
 from sink.tables import bucket_lifecycle, sales_table, trends_table
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class SetupSettings(StreamSettings, StoreSettings, GlueSettings):
@@ -117,7 +118,12 @@ def _bucket(settings: SetupSettings) -> Made:
         except ClientError as error:
             if not there and status(error) != 501:  # a store without lifecycles is as good
                 raise
-            log.warning("bucket %s stays as it is: its lifecycle can't be read or set (%s)", name, error)
+            log.warning(
+                "bucket_lifecycle_unset",
+                "bucket {bucket} stays as it is: its lifecycle can't be read or set ({error})",
+                bucket=name,
+                error=error,
+            )
     return Made("bucket", name, created=not there, where=where)
 
 
@@ -167,8 +173,9 @@ def _glue(settings: SetupSettings) -> Iterator[Made]:
     """
     if settings.aws_endpoint_url_s3 is not None and settings.endpoint("glue") is None:
         log.warning(
-            "no tables for Athena: it does not read %s (set AWS_ENDPOINT_URL_GLUE if it does)",
-            settings.aws_endpoint_url_s3,
+            "glue_left_out",
+            "no tables for Athena: it does not read {endpoint} (set AWS_ENDPOINT_URL_GLUE if it does)",
+            endpoint=settings.aws_endpoint_url_s3,
         )
         return
     root = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
@@ -182,7 +189,10 @@ def _glue(settings: SetupSettings) -> Iterator[Made]:
                 yield Made("Glue table", f"{database}.{definition['Name']}", created, where)
         except (BotoCoreError, ClientError) as error:
             log.warning(
-                "Athena does not know the tables: Glue database %s can't be made or changed (%s)", database, error
+                "glue_unset",
+                "Athena does not know the tables: Glue database {database} can't be made or changed ({error})",
+                database=database,
+                error=error,
             )
 
 

@@ -1,9 +1,6 @@
-"""What the ``__main__`` of every service does alike: logs, and exit codes that scripts can use."""
+"""What the ``__main__`` of every service does alike: signals, memory, and exit codes that scripts can use."""
 
-import contextlib
-import faulthandler
 import gc
-import logging
 import os
 import signal
 import sys
@@ -23,19 +20,6 @@ COLLECT_AFTER = (50_000, 20, 50)
 """Objects before Python looks for cycles among the youngest, and how often among older ones. With its own 700, 10, 10
 it walks again and again through what never is a cycle: that was a tenth of the processor's time, and half of what
 making a DynamoDB item takes."""
-
-
-def start_logging(service: str) -> None:
-    """Log lines to stderr: the service's own and the shared library's from INFO, everybody else's from WARNING (the
-    clients' own news is of every connection). A crash of native code leaves the threads' stacks there too.
-    """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for own in (service, "sales"):
-        logging.getLogger(own).setLevel(logging.INFO)
-    with contextlib.suppress(OSError):  # a standard error that is no file, as test runners have
-        faulthandler.enable()
 
 
 def on_signals(action: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """Settings from the environment, and nothing else (12-factor): one class for each thing that is configured.
 
-Names are the fields' names in capitals: ``KAFKA_BOOTSTRAP_SERVERS``, ``WINDOWS``. ``load`` prints one line for each
+Names are the fields' names in capitals: ``KAFKA_BOOTSTRAP_SERVERS``, ``WINDOWS``. ``load`` says one line for each
 field that is missing or wrong and ends the process with exit code 2; it is for ``__main__`` modules alone.
 
 What is not in the environment may be in a file: ``SECRETS_DIR`` names a folder, as Docker and Kubernetes mount secrets,
@@ -12,9 +12,10 @@ import re
 import sys
 import types
 import warnings
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -28,9 +29,12 @@ from pydantic_settings import (
 )
 
 from sales.countries import region_table
+from sales.events import Log, logs_json
 from sales.rules import Rules
 from sales.service import EXIT_SETTINGS
 from sales.windows import Window, parse_windows
+
+log = Log(__name__)
 
 SECRETS_DIR = "SECRETS_DIR"
 """The variable that names a folder with a file for each secret."""
@@ -278,11 +282,20 @@ class MetricsSettings(Settings):
     """their port; 0: they are not served"""
 
 
+class LogSettings(Settings):
+    """What a service says on stderr, and how."""
+
+    log_format: Literal["text", "json"] = "text"
+    """text: lines for people; json: one JSON object a line"""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """the least of what is said; of libraries' lines, warnings at the least"""
+
+
 S = TypeVar("S", bound=Settings)
 
 
 def load(kind: type[S], **given: Any) -> S:
-    """The settings from the environment; on faults one line a field on stderr, and exit code 2.
+    """The settings from the environment; on faults see `refuse`.
 
     Args:
         kind: which.
@@ -291,8 +304,23 @@ def load(kind: type[S], **given: Any) -> S:
     try:
         return kind(**given)
     except (ValidationError, SettingsError) as error:
-        sys.stderr.write("\n".join(describe(kind, error)) + "\n")
-        raise SystemExit(EXIT_SETTINGS) from None
+        refuse(describe(kind, error))
+
+
+def refuse(problems: Iterable[str]) -> NoReturn:
+    """Ends the process with exit code 2, after a line on stderr for each problem: the line itself, for whoever sits at
+    a prompt; where the log is JSON, an event.
+
+    Args:
+        problems: ``SETTING: what is wrong``, as `describe` has them.
+    """
+    for problem in problems:
+        if logs_json():
+            setting, _, wrong = problem.partition(": ")
+            log.error("setting_refused", "{setting}: {problem}", setting=setting, problem=wrong)
+        else:
+            sys.stderr.write(f"{problem}\n")
+    raise SystemExit(EXIT_SETTINGS) from None
 
 
 def describe(kind: type[Settings], error: ValidationError | SettingsError) -> list[str]:

@@ -4,7 +4,6 @@
 answers 200 while what the service gives is fresh. Both say in a line why not.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from sales.events import Log
 from sales.memory_limit import memory_limit
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 CLOSE_SECONDS = 2.0
 REQUEST_SECONDS = 10.0
@@ -52,7 +52,12 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
         registry.register(collector)
     thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
     thread.start()
-    log.info("metrics and health at http://%s:%d: /metrics /live /ready", host, server.server_port)
+    log.info(
+        "metrics_served",
+        "metrics and health at http://{host}:{port}: /metrics /live /ready",
+        host=host,
+        port=server.server_port,
+    )
     try:
         yield server.server_port
     finally:

@@ -1,6 +1,5 @@
 """``python -m generator``: sends orders until it is told to stop, or has sent them all."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,13 +19,15 @@ from generator.pacing import Speed
 from generator.settings import GeneratorSettings
 from generator.synthetic import SyntheticShop
 from generator.telemetry import Telemetry
-from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS, start_logging
-from sales.settings import describe
+from sales.events import Log
+from sales.logs import start_logging
+from sales.service import EXIT_AWAY, EXIT_FAILED, EXIT_SETTINGS
+from sales.settings import describe, refuse
 from sales.streams import AwayError, StreamError
 from sales.telemetry import served
 from sales.times import format_time
 
-log = logging.getLogger("generator")
+log = Log("generator")
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
@@ -118,7 +119,7 @@ def main(
     try:
         _run(GeneratorSettings(**given))
     except (ValidationError, SettingsError) as error:
-        _end("\n".join(describe(GeneratorSettings, error)), EXIT_SETTINGS)
+        refuse(describe(GeneratorSettings, error))
     except mapping.ReplayError as error:
         _end(error, EXIT_SETTINGS)
     except AwayError as error:
@@ -127,8 +128,8 @@ def main(
         _end(error, EXIT_FAILED)
 
 
-def _end(error: object, code: int) -> NoReturn:
-    typer.echo(str(error), err=True)
+def _end(error: Exception, code: int) -> NoReturn:
+    log.error("service_failed", "{error}", error=error, exit_code=code)
     raise typer.Exit(code) from None
 
 
@@ -153,9 +154,10 @@ def _run(settings: GeneratorSettings) -> None:
         sent = send(source.parcels, settings, settings, clock, orders=source.orders, telemetry=telemetry)
     ended = clock.now()
 
-    log.info("%s", f"all {sent.total.records:,} records are acknowledged")
+    log.info("records_acknowledged", "all {records:,} records are acknowledged", records=sent.total.records)
     if source.report is not None:
-        log.info("%s", f"rows read: {source.report.rows:,}, of them {dict(source.report.fates.most_common())}")
+        fates = dict(source.report.fates.most_common())
+        log.info("replay_read", "rows read: {rows:,}, of them {fates}", rows=source.report.rows, fates=fates)
     if settings.manifest is not None:
         document = {
             "source": settings.source,

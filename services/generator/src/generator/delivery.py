@@ -1,6 +1,5 @@
 """Sends parcels and keeps the count; says how far it is."""
 
-import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,13 +13,14 @@ from generator.clock import SystemClock
 from generator.manifest import Parcel, Tally
 from generator.pacing import Clock
 from generator.telemetry import Telemetry
+from sales.events import Log, logs_json
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import Writer
 from sales.streams.connect import connect
 from sales.streams.reaching import open_stream
 from sales.times import format_time
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 FLUSH_SECONDS = 25.0
 """How long the last acknowledgements may take; below the 30 s that Kubernetes gives a pod to stop."""
@@ -75,7 +75,7 @@ def send(
     wire = connect(streams, aws)
     try:
         stream = open_stream(wire, streams.orders_stream, streams.connect_seconds)
-        log.info("sending to %s", stream.id)
+        log.info("generator_running", "sending to {stream}", stream=stream.id)
         clock.finish_first()
         with stream.writer() as writer, progress(clock, orders) as listener:
             listeners: list[Listener] = [listener]
@@ -127,7 +127,13 @@ class _PlainLines(_Progress):
         passed = now - self._said
         if passed < _PLAIN_SECONDS:
             return
-        log.info("%s", _words(total, (total.records - self._records) / passed))
+        log.info(
+            "records_sent",
+            "{records:,} records sent ({records_per_second:,.0f}/s), orders up to {last_event_time}",
+            records=total.records,
+            records_per_second=(total.records - self._records) / passed,
+            last_event_time="none" if total.last_event_time is None else format_time(total.last_event_time),
+        )
         self._said, self._records = now, total.records
 
 
@@ -153,7 +159,7 @@ def progress(clock: Clock, orders: int) -> Iterator[Listener]:
         clock: for the rate.
         orders: how many there will be; 0 where that is not known.
     """
-    if not sys.stderr.isatty():
+    if logs_json() or not sys.stderr.isatty():
         yield _PlainLines(clock)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), *((BarColumn(),) if orders else ()))

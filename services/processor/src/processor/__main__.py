@@ -1,7 +1,6 @@
 """``python -m processor``: reads the settings, connects everything, runs until SIGTERM or SIGINT."""
 
 import contextlib
-import logging
 import os
 import sys
 import time
@@ -31,6 +30,8 @@ from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
 from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
+from sales.events import Log
+from sales.logs import start_logging
 from sales.memory import keep_freed
 from sales.rollups import Rollup
 from sales.service import (
@@ -41,7 +42,6 @@ from sales.service import (
     collect_rarely,
     leave_at_once,
     on_signals,
-    start_logging,
 )
 from sales.settings import load
 from sales.streams import AwayError, PositionLostError, Stream, StreamError, Wire
@@ -50,7 +50,7 @@ from sales.streams.reaching import open_stream, reach
 from sales.telemetry import served
 from sales.times import parse_time
 
-log = logging.getLogger("processor")
+log = Log("processor")
 
 REDIS_TIMEOUT_SECONDS = 5.0
 
@@ -86,25 +86,29 @@ def main() -> int:
         streams = Streams.open(wire, settings)
         client = _redis(settings)
     except (StreamError, redis.RedisError) as error:
-        log.error("%s", error)  # noqa: TRY400  # one line is the message; a traceback helps nobody here
-        return EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
+        code = EXIT_AWAY if isinstance(error, AWAY) else EXIT_FAILED
+        log.error("service_failed", "{error}", error=error, exit_code=code)  # noqa: TRY400  # a traceback helps nobody
+        return code
     on_signals(stopping.set)
     try:
         run(streams, client, settings, stopping, further)
     except Exception as error:
         cause = cause_among(error, EXPECTED) or store_fault(error, settings.recovery_dir)
         if cause is None:
-            log.exception("the processor broke down")
+            log.exception("processor_broke_down", "the processor broke down", exit_code=EXIT_FAILED)
+        elif isinstance(cause, PositionLostError):
+            log.error(  # noqa: TRY400  # as above
+                "position_lost", "{error}: {way_out}", error=cause, way_out=WAY_OUT, exit_code=EXIT_FAILED
+            )
         else:
-            way_out = f": {WAY_OUT}" if isinstance(cause, PositionLostError) else ""
-            log.error("%s%s", cause, way_out)  # noqa: TRY400  # as above
+            log.error("service_failed", "{error}", error=cause, exit_code=EXIT_FAILED)  # noqa: TRY400  # as above
         if settings.processes > 1:
             leave_broken()
         return EXIT_FAILED
     finally:
         wire.close()
     if further is None:
-        log.info("stopped in order; the next start goes on from here")
+        log.info("service_stopped", "stopped in order")
     return 0
 
 
@@ -181,7 +185,13 @@ def _work(
         return
     if seat.index == 0:
         windows = " ".join(window.name for window in settings.windows)
-        log.info("reading %s with %d processes; windows %s", streams.orders.id, seat.processes, windows)
+        log.info(
+            "processor_running",
+            "reading {stream} with {processes} processes; windows {windows}",
+            stream=streams.orders.id,
+            processes=seat.processes,
+            windows=windows,
+        )
     leave_when_set(telemetry.still)
     with _telling(telemetry, settings, seat), _explained(causes, company):
         cli_main(  # type: ignore[no-untyped-call]  # the engine's stubs say nothing
@@ -225,10 +235,12 @@ def _dataflow(
     shown = _shown(client, keys, streams.orders)
     if shown is not None and not recovery.owner.committed and seat.index == 0:
         log.warning(
-            "RECOVERY_DIR %s is new, but the board shows that %s was read before: its state is built again from the "
-            "oldest order in the stream. If that is younger than the longest window, stop, and `tillstream rebuild`",
-            settings.recovery_dir,
-            streams.orders.id,
+            "recovery_directory_new",
+            "RECOVERY_DIR {directory} is new, but the board shows that {stream} was read before: its state is built "
+            "again from the oldest order in the stream. If that is younger than the longest window, stop, and "
+            "`tillstream rebuild`",
+            directory=settings.recovery_dir,
+            stream=streams.orders.id,
         )
     writer = BoardWriter(client, keys, settings.live_ttl_seconds)
 
@@ -302,7 +314,7 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
             raise redis.ResponseError(f"Redis at {where} refuses us: {refusal}") from refusal
 
     reach("Redis", where, settings.connect_seconds, AWAY, ping)
-    log.info("Redis answers at %s", where)
+    log.info("redis_reached", "Redis answers at {where}", where=where)
     return client
 
 

@@ -1,14 +1,13 @@
 """The processor's pure parts, made as its settings say: alike in the processor and where its state is rebuilt."""
 
-import logging
-
 from processor.numbers import Numbers
 from processor.settings import ProcessorSettings
 from sales.board import Keys
 from sales.columnar.decoding import Decoder, Secrets
 from sales.countries import region_table
+from sales.events import Log
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 def decoder(settings: ProcessorSettings, seed: int) -> Decoder:
@@ -23,7 +22,10 @@ def decoder(settings: ProcessorSettings, seed: int) -> Decoder:
         return Decoder(settings.rules(), secrets, compiled=False)
     made = Decoder(settings.rules(), secrets)
     if not made.compiled:
-        log.warning("numba is not installed: orders are decoded without compiled code, which is much slower")
+        log.warning(
+            "decoder_not_compiled",
+            "numba is not installed: orders are decoded without compiled code, which is much slower",
+        )
     return made
 
 

@@ -7,15 +7,15 @@ the difference of the two for the time to sleep. So the process ends as a crash 
 snapshot and the stream do not hold, and whoever keeps it running starts it again.
 """
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 
+from sales.events import Log
 from sales.service import EXIT_FAILED
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -77,9 +77,11 @@ def leave_when_set(still: Callable[[], float]) -> None:
     never = threading.Event()
 
     def look() -> None:
-        while (why := watch.look()) is None:
+        while (step := watch.look()) is None:
             never.wait(LOOK_SECONDS)
-        log.error("the clock on the wall went %s; the next start goes on from the last snapshot", why)
+        log.error(
+            "clock_set", "the clock on the wall went {step}; the next start goes on from the last snapshot", step=step
+        )
         os._exit(EXIT_FAILED)
 
     threading.Thread(target=look, name="clock", daemon=True).start()

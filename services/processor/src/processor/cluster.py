@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import IO, Any, Protocol, Self, cast
 
+from sales.events import Log
 from sales.service import EXIT_FAILED, Stop
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 ARGUMENT = "further"
 """``python -m processor further``: one of the others, started by the first one alone."""
@@ -189,7 +190,14 @@ class First:
                     self._lost = f"process {other.seat.index} of the cluster {how}; the next start goes on from here"
                     give_up = now + BREAK_SECONDS
             if now > give_up:
-                log.error("%s", self._lost or f"the cluster has not stopped in {STOP_SECONDS:.0f} s; it is ended")
+                if self._lost is None:
+                    log.error(
+                        "cluster_not_stopped",
+                        "the cluster has not stopped in {stop_seconds:.0f} s; it is ended",
+                        stop_seconds=STOP_SECONDS,
+                    )
+                else:
+                    log.error("cluster_process_lost", "{problem}", problem=self._lost)
                 for other in self._others:
                     other.kill()
                 os._exit(EXIT_FAILED)
@@ -275,7 +283,11 @@ class Further:
             if line.strip() == "stop":
                 self._stopping.set()
             self._go.set()
-        log.warning("the first process of the cluster is gone; process %d ends too", self.seat.index)
+        log.warning(
+            "first_process_lost",
+            "the first process of the cluster is gone; process {process} ends too",
+            process=self.seat.index,
+        )
         os._exit(EXIT_FAILED)
 
 

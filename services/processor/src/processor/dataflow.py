@@ -7,7 +7,6 @@ An item is what a run of messages adds up to, never a single event. One step hol
 whole, with its position: so what it has applied is, for each partition, a prefix, and a tick is a consistent cut.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from processor.source import SlotState
 from processor.telemetry import Telemetry
 from processor.ticking import LEAST_SECONDS, seconds_to_next
 from sales.board import Tick
+from sales.events import Log
 from sales.memory import give_back
 from sales.rollups import Rollup
 
@@ -43,7 +43,7 @@ HOLD_SECONDS = 30.0
 
 Answer = Tick | Rollup
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 def build(
@@ -187,7 +187,11 @@ class NumbersLogic(StatefulBatchLogic[Partial | Crossed, Answer, Place]):
             self._shown = None
             return True
         if time.monotonic() > self._hold_until:
-            log.warning("the stream has not come back to what the board shows after %.0f s; going on", HOLD_SECONDS)
+            log.warning(
+                "board_not_reached",
+                "the stream has not come back to what the board shows after {seconds:.0f} s; going on",
+                seconds=HOLD_SECONDS,
+            )
             self._shown = None
             return True
         return False
@@ -224,7 +228,12 @@ class SnapshotLog:
                 self._dump_bytes = len(payload)
             numbers.load(decode(payload))
         give_back()
-        log.info("%.1f MB of numbers read back in %.3f s", resume_state[1] / 1e6, time.monotonic() - started)
+        log.info(
+            "numbers_read_back",
+            "{megabytes:.1f} MB of numbers read back in {seconds:.3f} s",
+            megabytes=resume_state[1] / 1e6,
+            seconds=time.monotonic() - started,
+        )
 
     @staticmethod
     def check(journal: Journal) -> None:

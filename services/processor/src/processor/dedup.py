@@ -12,7 +12,6 @@ equal, which is nearly only where something did come twice. Everything goes thro
 time.
 """
 
-import logging
 import struct
 import time
 import zlib
@@ -25,9 +24,10 @@ import numpy.typing as npt
 
 from processor.journal import Journal, Place
 from processor.probing import Slots, advance
+from sales.events import Log
 from sales.windows import MINUTE_MS
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 Uint64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
@@ -104,7 +104,12 @@ class Dedup:
             self._note_block(minute, place, (length - _MINUTE.size) // (8 * _WORDS))
         if self._blocks:
             found = sum(blocks.count for blocks in self._blocks.values())
-            log.info("%d identities found in %.3f s", found, time.monotonic() - started)
+            log.info(
+                "identities_found",
+                "{identities} identities found in {seconds:.3f} s",
+                identities=found,
+                seconds=time.monotonic() - started,
+            )
 
     def admit(self, event_times: Int64s, entries: Uint64s) -> npt.NDArray[np.int8]:
         """A `Verdict` for each event, in the order of their positions (one partition), and remembers the accepted.

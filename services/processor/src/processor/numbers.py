@@ -4,7 +4,6 @@
 `take_delta` and `dump` give what has to be kept, and `load` takes it back.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from processor.rolling import RollingTable
 from processor.snapshots import Delta
 from sales.board import Keys, Tick
 from sales.countries import UNKNOWN_REGION
+from sales.events import Log
 from sales.money import average_minor, to_decimal
 from sales.rollups import Rollup
 from sales.streams import format_position
@@ -33,7 +33,7 @@ from sales.windows import Window
 EXACT_SCORES = 2**53
 """Redis keeps scores as doubles, exact for integers below this (IEEE 754)."""
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _UNITS, _ORDERS, _RETURNS, _SALES, _REFUNDED = 1, 2, 3, 4, 5
 _PRODUCT_COLUMN = {measure: PRODUCT_COLUMNS.index(measure) for measure in ("units", "revenue")}
@@ -278,7 +278,11 @@ class Numbers:
     def _aov(self, window: Window, whole: Sums) -> dict[str, str]:
         orders, units, sales, refunded = whole[_ORDERS], whole[_UNITS], whole[_SALES], whole[_REFUNDED]
         if max(abs(units), sales, refunded) > EXACT_SCORES // 2 and not self._warned:
-            log.error("totals of window %s come near 2**53, where Redis's scores stop being exact", window.name)
+            log.error(
+                "totals_near_limit",
+                "totals of window {window} come near 2**53, where Redis's scores stop being exact",
+                window=window.name,
+            )
             self._warned = True
         start, end = window.bounds(self.as_of)
         fields = {

@@ -1,16 +1,16 @@
 """Going on while a far side is away: what the processor publishes waits AWAY_SECONDS for it."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sales.events import Log
 from sales.streams import Stream, StreamError, Writer
 from sales.streams.closing import Closing
 from sales.streams.reaching import backoff
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
@@ -50,13 +50,19 @@ class Patience:
             except faults as error:
                 pause = backoff(tries, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
                 if not tries:
-                    log.warning("%s takes nothing (%s); trying for %.0f s", what, error, self.seconds)
+                    log.warning(
+                        "output_away",
+                        "{what} takes nothing ({error}); trying for {patience_seconds:.0f} s",
+                        what=what,
+                        error=error,
+                        patience_seconds=self.seconds,
+                    )
                 if time.monotonic() + pause > give_up or self.wait(pause):
                     raise
                 tries += 1
             else:
                 if tries:
-                    log.info("%s takes records again", what)
+                    log.info("output_back", "{what} takes records again", what=what)
                 return
 
 
@@ -118,7 +124,12 @@ class PatientWriter(Closing):
         """Gives the connection back. What is not acknowledged is a line on the log and no error: no snapshot holds it,
         so the next start writes it again; and the engine aborts the process for an error while it ends on another."""
         if self._keys:
-            log.warning("%d records may not be in %s; the next start writes them", len(self._keys), self._stream.id)
+            log.warning(
+                "records_left_behind",
+                "{records} records may not be in {stream}; the next start writes them",
+                records=len(self._keys),
+                stream=self._stream.id,
+            )
         self._drop()
 
     def _try(self, timeout: float) -> None:

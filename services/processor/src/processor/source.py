@@ -4,7 +4,6 @@ Decoding, dead letters and the memory of identities belong to the partition that
 here, on the source's side, and nothing but sums has to be exchanged.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,12 @@ from sales import dead_letters
 from sales.columnar import columns as c
 from sales.columnar.columns import Columns, Int64s, Uint64s
 from sales.columnar.decoding import Decoder
+from sales.events import Log
 from sales.rejections import Rejection
 from sales.streams import PositionLostError, Readable, StreamError, Writer, format_position
 from sales.streams.packed import Packed, PackedReader
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 LOOK_SECONDS = 0.005
 """How soon a slot that has read everything looks again: well below a tick, and not at once, because a sum costs half a
@@ -258,10 +258,15 @@ class Slot(StatefulSourcePartition[Partial, SlotState]):
         except PositionLostError:
             raise
         except StreamError as fault:  # nothing was added; it is tried again
-            log.warning("new partitions %s can't be read yet: %s", " ".join(new), fault)
+            log.warning(
+                "partitions_not_added",
+                "new partitions {partitions} can't be read yet: {error}",
+                partitions=" ".join(new),
+                error=fault,
+            )
             return
         self._after.update(dict.fromkeys(new))
-        log.info("reading new partitions too: %s", " ".join(new))
+        log.info("partitions_added", "reading new partitions too: {partitions}", partitions=" ".join(new))
 
     def _polled(self) -> Iterator[Packed]:
         """What there is, up to so many messages and about TAKE_BYTES: as many messages as had room the last time."""

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
 
 from sales.countries import region_table
+from sales.events import Log
+from sales.logs import start_logging
 from sales.memory import keep_freed
 from sales.service import (
     EXIT_AWAY,
@@ -20,7 +22,6 @@ from sales.service import (
     collect_rarely,
     leave_at_once,
     on_signals,
-    start_logging,
 )
 from sales.settings import load
 from sales.streams import AwayError, Stream, StreamError
@@ -42,7 +43,7 @@ from sink.store import S3Store, StoreError, probe
 from sink.telemetry import Telemetry
 from sink.writes import Table
 
-log = logging.getLogger("sink")
+log = Log("sink")
 
 LOOK_SECONDS = 60.0
 """How often the main thread, which only waits to be told to stop, says that a lane has failed, or is far behind."""
@@ -73,8 +74,8 @@ class Runs(Protocol):
 def main() -> None:
     """Runs the service; ends the process with 0 after a stop in order, 1 after a failure, 2 for a wrong setting, 3 when
     a far side did not come up."""
-    settings = load(SinkSettings)
     start_logging("sink")
+    settings = load(SinkSettings)
     keep_freed()
     try:
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
@@ -95,7 +96,7 @@ def main() -> None:
     except (StreamError, StoreError, OSError) as error:
         _fail(error, EXIT_FAILED)
     for name, fault in faults.items():
-        sys.stderr.write(f"sink: lane {name} failed: {fault}\n")
+        log.error("service_failed", "{error}", error=f"lane {name} failed: {fault}", exit_code=EXIT_FAILED)
     # At once: Python would wait for each thread, and so for requests whose far side takes its time.
     logging.shutdown()
     sys.stderr.flush()
@@ -110,7 +111,7 @@ def _telling(telemetry: Telemetry, settings: SinkSettings) -> AbstractContextMan
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    sys.stderr.write(f"sink: {error}\n")
+    log.error("service_failed", "{error}", error=error, exit_code=code)
     raise SystemExit(code)
 
 
@@ -130,8 +131,10 @@ def run_lanes(
         try:
             delivery.run(ending)
         except Exception as error:  # handed to the main thread, which ends the process with it
-            expected = isinstance(error, StreamError | StoreError)
-            log.error("lane %s failed: %s", name, error, exc_info=not expected)  # noqa: TRY400 (see exc_info)
+            unexpected = not isinstance(error, StreamError | StoreError)
+            log.log(
+                logging.ERROR, "lane_failed", "lane {lane} failed: {error}", lane=name, error=error, exc_info=unexpected
+            )
             faults[name] = error
             if name.startswith(ARCHIVE) or faults.keys() == deliveries.keys():
                 stop.set()
@@ -139,10 +142,12 @@ def run_lanes(
     threads = [threading.Thread(target=run, args=item, name=item[0], daemon=True) for item in deliveries.items()]
     for thread in threads:
         thread.start()
-    log.info("running: %s", ", ".join(deliveries))
+    log.info("sink_running", "running: {lanes}", lanes=", ".join(deliveries))
     while not stop.wait(LOOK_SECONDS):
         for name, fault in faults.copy().items():
-            log.error("lane %s does not run, the others go on; it failed: %s", name, fault)
+            log.error(
+                "lane_down", "lane {lane} does not run, the others go on; it failed: {error}", lane=name, error=fault
+            )
         look()
     ending.set()
     deadline = time.monotonic() + stop_seconds
@@ -150,8 +155,13 @@ def run_lanes(
         thread.join(max(0.0, deadline - time.monotonic()))
     late = [thread.name for thread in threads if thread.is_alive()]
     if late:
-        log.warning("not done in %.0f s: %s; what is not stored will be read again", stop_seconds, ", ".join(late))
-    log.info("stopped")
+        log.warning(
+            "lanes_not_stopped",
+            "not done in {stop_seconds:.0f} s: {lanes}; what is not stored will be read again",
+            stop_seconds=stop_seconds,
+            lanes=", ".join(late),
+        )
+    log.info("service_stopped", "stopped in order")
     return faults
 
 

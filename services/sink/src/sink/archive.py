@@ -1,6 +1,5 @@
 """The S3 lane: each extent of a stream as Parquet objects, exactly once. The protocol is told in ``extents``."""
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Generic, TypeVar
 import msgspec
 import pyarrow as pa
 
+from sales.events import Log
 from sales.streams import format_position
 from sales.streams.packed import Packed
 from sink import extents, failpoints, parquet
@@ -18,7 +18,7 @@ from sink.lanes import AbandonedError, Extent, Pinned, Prepared, Start, Stored, 
 from sink.layouts import Layout, Rows
 from sink.store import Store, StoreError
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 CHECKSUM = "checksum"
 """Name of the metadata (``x-amz-meta-checksum``) that tells an object's bytes."""
@@ -75,7 +75,12 @@ class Archive(Generic[T]):
             after = int(done.end)
         if committed != after:
             log.info(
-                "%s: partition %s was committed up to %s; its chain ends at %s", self.name, partition, committed, after
+                "commit_and_chain_differ",
+                "{lane}: partition {partition} was committed up to {committed}; its chain ends at {chain_end}",
+                lane=self.name,
+                partition=partition,
+                committed=committed,
+                chain_end=after,
             )
         pin = self._pin(chain, after)
         return Start(after, None if pin is None else int(pin.end))

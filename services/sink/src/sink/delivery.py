@@ -8,7 +8,6 @@ most one extent being stored and one being filled::
                      └─ full while another is being stored: pause
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +15,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from sales.events import Log
 from sales.streams import AwayError, Checkpoints, Stream, StreamError
 from sales.streams.packed import Packed, PackedMember
 from sales.streams.reaching import backoff
 from sink import failpoints
 from sink.lanes import Extent, Lane, Pinned, Start, Stored, Wrote
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 POLL_RECORDS = 10_000
 POLL_BYTES = 4_000_000
@@ -275,7 +275,9 @@ class Delivery(Generic[T]):
                 start = self._lane.start(name, position)
                 self._restart(self._partitions[name], start.after, start.end)
         except AwayError as error:
-            log.warning("%s: %s; new partitions wait for it", self._lane.name, error)
+            log.warning(
+                "lane_start_waits", "{lane}: {error}; new partitions wait for it", lane=self._lane.name, error=error
+            )
 
     def _on_revoked(self, names: list[str]) -> None:
         self._finish(names)
@@ -306,9 +308,11 @@ class Delivery(Generic[T]):
         for partition in leaving:
             if partition.held():
                 log.warning(
-                    "%s: partition %s is given up with records that are not stored; they will be read again",
-                    self._lane.name,
-                    partition.name,
+                    "partition_given_up",
+                    "{lane}: partition {partition} is given up with records that are not stored; they will be read "
+                    "again",
+                    lane=self._lane.name,
+                    partition=partition.name,
                 )
         self._abandon([partition.name for partition in leaving])
 
@@ -360,10 +364,11 @@ class Delivery(Generic[T]):
             # What is counted twice here could never be told from two orders again, neither in a pin nor in a file.
             again, rest = run.cut_after(partition.open.last)
             log.warning(
-                "%s: %d records of partition %s came again and are left out",
-                self._lane.name,
-                len(again),
-                run.partition,
+                "records_came_again",
+                "{lane}: {records} records of partition {partition} came again and are left out",
+                lane=self._lane.name,
+                records=len(again),
+                partition=run.partition,
             )
         while len(rest):
             pinned = partition.pinned_end
@@ -464,10 +469,22 @@ class Delivery(Generic[T]):
             partition.tries += 1
             partition.retry_at = self._clock() + pause
             self.counts.retries += 1
-            log.warning("%s: partition %s waits: %s; next try in %.1f s", self._lane.name, partition.name, error, pause)
+            log.warning(
+                "partition_waits",
+                "{lane}: partition {partition} waits: {error}; next try in {pause_seconds:.1f} s",
+                lane=self._lane.name,
+                partition=partition.name,
+                error=error,
+                pause_seconds=pause,
+            )
             return None
         if partition.tries:
-            log.info("%s: partition %s goes on", self._lane.name, partition.name)
+            log.info(
+                "partition_goes_on",
+                "{lane}: partition {partition} goes on",
+                lane=self._lane.name,
+                partition=partition.name,
+            )
         partition.tries, partition.retry_at = 0, 0.0
         return outcome
 
@@ -484,13 +501,24 @@ class Delivery(Generic[T]):
 
     def _restart(self, partition: _Partition[T], after: int | None, end: int | None) -> None:
         """Forgets what is held of a partition and reads it on from another place."""
-        log.info(
-            "%s: partition %s reads on after %s%s",
-            self._lane.name,
-            partition.name,
-            "its origin" if after is None else after,
-            "" if end is None else f", first exactly up to {end}",
-        )
+        begins = "its origin" if after is None else after
+        if end is None:
+            log.info(
+                "partition_read",
+                "{lane}: partition {partition} reads on after {after}",
+                lane=self._lane.name,
+                partition=partition.name,
+                after=begins,
+            )
+        else:
+            log.info(
+                "partition_read_pinned",
+                "{lane}: partition {partition} reads on after {after}, first exactly up to {pinned_end}",
+                lane=self._lane.name,
+                partition=partition.name,
+                after=begins,
+                pinned_end=end,
+            )
         partition.sealed = None
         partition.open = _Open(after)
         partition.pinned_end = end
@@ -525,7 +553,12 @@ class Delivery(Generic[T]):
             pause = backoff(self._commit_tries, FIRST_COMMIT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
             self._commit_tries += 1
             self._commit_at = self._clock() + pause
-            log.warning("%s: a commit was not acknowledged, it will be repeated: %s", self._lane.name, error)
+            log.warning(
+                "lane_commit_repeated",
+                "{lane}: a commit was not acknowledged, it will be repeated: {error}",
+                lane=self._lane.name,
+                error=error,
+            )
         else:
             failpoints.passed("commit-after")
             self._uncommitted = {}
@@ -566,11 +599,13 @@ class Delivery(Generic[T]):
             return
         self._reported = now
         log.info(
-            "%s: %d messages stored in %d extents, %d malformed among them; %d retries, %d extents of other writers",
-            self._lane.name,
-            now.read,
-            now.extents,
-            now.rejected,
-            now.retries,
-            now.repeated,
+            "lane_progress",
+            "{lane}: {messages} messages stored in {extents} extents, {malformed_messages} malformed among them; "
+            "{retries} retries, {repeated_extents} extents of other writers",
+            lane=self._lane.name,
+            messages=now.read,
+            extents=now.extents,
+            malformed_messages=now.rejected,
+            retries=now.retries,
+            repeated_extents=now.repeated,
         )

@@ -9,11 +9,11 @@ An order goes as far as it must; after a restart, or into a table that was fille
         25 a request                                100 a request                                  1 a request
 """
 
-import logging
 import threading
 from collections.abc import Sequence
 
 from sales import orders
+from sales.events import Log
 from sales.orders import Batch
 from sales.rollups import Rollup
 from sales.rules import Rules
@@ -26,7 +26,7 @@ from sink.records import find_rollups
 from sink.store import StoreError
 from sink.writes import Insert, Look, Outcome, Table, Write
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 ORDER_BYTES = 550
 LINE_BYTES = 250
@@ -81,7 +81,11 @@ class OrdersIndex:
         if reused:
             self.reused_ids += reused
             log.info(
-                "%s: %d events reuse the order id of another event (%d in all)", self.name, reused, self.reused_ids
+                "order_ids_reused",
+                "{lane}: {events} events reuse the order id of another event ({events_in_all} in all)",
+                lane=self.name,
+                events=reused,
+                events_in_all=self.reused_ids,
             )
         duplicates = sum(other is not None for other in others)
         return Stored(extent.end, Wrote(items=len(others) - duplicates, duplicates=duplicates))

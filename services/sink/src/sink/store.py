@@ -1,6 +1,5 @@
 """The object store: S3, or what speaks its protocol."""
 
-import logging
 import threading
 import time
 import uuid
@@ -13,11 +12,12 @@ from typing import Any, Protocol
 from botocore.exceptions import ClientError
 
 from sales import aws_faults
+from sales.events import Log
 from sales.streams import AwayError
 from sales.streams.reaching import backoff
 from sink import uploads
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 WHOLE_BYTES = 16 * 2**20
 """An object up to this size is one request; a larger one goes in parts."""
@@ -111,11 +111,21 @@ class S3Store:
             aborted = uploads.abort_leftovers(self._client, self._bucket, prefix, datetime.now(UTC))
         except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             log.warning(
-                "%s: unfinished uploads below %s are left to its lifecycle rule: %s", self.address, prefix, error
+                "uploads_not_listed",
+                "{store}: unfinished uploads below {prefix} are left to its lifecycle rule: {error}",
+                store=self.address,
+                prefix=prefix,
+                error=error,
             )
             return
         if aborted:
-            log.info("%s: %d unfinished uploads below %s aborted", self.address, aborted, prefix)
+            log.info(
+                "uploads_aborted",
+                "{store}: {uploads} unfinished uploads below {prefix} aborted",
+                store=self.address,
+                uploads=aborted,
+                prefix=prefix,
+            )
 
     def overwrite(self, key: str, body: bytes) -> None:
         """See ``Store``."""

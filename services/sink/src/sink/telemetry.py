@@ -9,10 +9,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sales.events import Log
 from sales.telemetry import Health
 from sink.delivery import Counts, Standing
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 LIVE_SECONDS = 120.0
 """A lane that has not taken a turn for so long is stuck. The longest turn is one in which partitions are assigned while
@@ -122,11 +123,16 @@ class Telemetry(Collector):
                 continue
             log.log(
                 logging.ERROR if share >= ALARM_SHARE else logging.WARNING,
-                "lane %s is %.1f h behind in partition %s, %.0f %% of the %.0f h that RETENTION_HOURS says its stream "
-                "keeps; what is older is lost. Look above for what it waits for, give it more of that, or have the "
-                "stream keep its records for longer",
-                lane, seconds / 3600, partition, 100 * share, self._retention_seconds / 3600,
-            )  # fmt: skip
+                "retention_near",
+                "lane {lane} is {behind_hours:.1f} h behind in partition {partition}, {used_ratio:.0%} of the "
+                "{retention_hours:.0f} h that RETENTION_HOURS says its stream keeps; what is older is lost. Look above "
+                "for what it waits for, give it more of that, or have the stream keep its records for longer",
+                lane=lane,
+                partition=partition,
+                behind_hours=seconds / 3600,
+                used_ratio=share,
+                retention_hours=self._retention_seconds / 3600,
+            )
 
     def health(self) -> Health:
         """Whether a restart would help, and whether everything that arrives is being stored."""

@@ -9,7 +9,6 @@ object, with the same condition::
 Parts of an upload that was neither completed nor aborted are paid for and seen by nobody.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sales import aws_faults
+from sales.events import Log
 from sink import failpoints
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 PART_BYTES = 8 * 2**20
 """A part whose answer is lost is sent again alone. S3 wants 5 MiB at least, but of the last one, and takes 10,000."""
@@ -87,6 +87,11 @@ def _abort(client: Any, upload: Mapping[str, str]) -> bool:
         client.abort_multipart_upload(**upload)
     except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
         if not (isinstance(error, ClientError) and aws_faults.status(error) == 404):
-            log.warning("an unfinished upload of %s stays until it is cleaned up: %s", upload["Key"], error)
+            log.warning(
+                "upload_left_behind",
+                "an unfinished upload of {key} stays until it is cleaned up: {error}",
+                key=upload["Key"],
+                error=error,
+            )
         return False
     return True

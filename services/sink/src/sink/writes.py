@@ -5,7 +5,6 @@ one batch of DynamoDB's that keeps a condition for each item. ``write`` is one r
 ``look`` reads what stands under 100 keys a request: whether a conditional write is worth it.
 """
 
-import logging
 import random
 import threading
 import time
@@ -18,6 +17,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from sales import aws_faults
+from sales.events import Log
 from sales.streams import AwayError
 from sink import failpoints
 from sink.items import Item
@@ -25,7 +25,7 @@ from sink.lanes import AbandonedError
 from sink.pace import Pace
 from sink.store import StoreError
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 BATCH_ITEMS = 25
 """DynamoDB takes no more statements in one request."""
@@ -215,8 +215,15 @@ class Table:
         rate = _write_rate(table)
         if rate != self._writing.rate:
             self._writing.rate = rate
-            bound = "without a bound (on-demand)" if rate is None else f"at {rate} write units a second, its capacity"
-            log.info("%s is written %s", self.address, bound)
+            if rate is None:
+                log.info("table_unbounded", "{table} is written without a bound (on-demand)", table=self.address)
+            else:
+                log.info(
+                    "table_bounded",
+                    "{table} is written at {write_units_per_second} write units a second, its capacity",
+                    table=self.address,
+                    write_units_per_second=rate,
+                )
         self._reading.rate = _half_read_rate(table)
 
     def _carry(
@@ -260,7 +267,12 @@ class Table:
             waiting = throttled + waiting
             if time.monotonic() >= say_at:
                 say_at = time.monotonic() + THROTTLE_LOG_SECONDS
-                log.warning("%s is throttled; %d items wait, none is lost", self.address, len(waiting))
+                log.warning(
+                    "table_throttled",
+                    "{table} is throttled; {items} items wait, none is lost",
+                    table=self.address,
+                    items=len(waiting),
+                )
             abandoned.wait(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -271,7 +283,7 @@ class Table:
         try:
             self.check()
         except (AwayError, StoreError) as error:
-            log.warning("the capacity stays as it was: %s", error)
+            log.warning("table_capacity_unknown", "the capacity stays as it was: {error}", error=error)
 
     def _insert(self, inserts: Sequence[Insert]) -> list[bool | None]:
         """One request; None: throttled."""

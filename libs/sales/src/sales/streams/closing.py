@@ -1,12 +1,12 @@
 """What every writer does at the end of a ``with`` block."""
 
-import logging
 from types import TracebackType
 from typing import Self
 
+from sales.events import Log
 from sales.streams import StreamError
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class Closing:
@@ -31,4 +31,4 @@ class Closing:
         except StreamError as fault:
             if error is None:
                 raise
-            log.warning("while closing after another error: %s", fault)
+            log.warning("writer_not_closed", "while closing after another error: {error}", error=fault)

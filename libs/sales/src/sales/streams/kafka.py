@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from sales.events import Log
 from sales.settings import StreamSettings
 from sales.streams import NO_TIPS, AwayError, Checkpoints, Chunk, Member, PositionLostError, Reader, StreamError, Writer
 from sales.streams.kafka_confluent import (
@@ -32,7 +33,7 @@ from sales.streams.packed import PackedMember, PackedReader, Packing, PackingMem
 from sales.streams.reaching import reach
 from sales.streams.seldom import Seldom
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 POSITION_DIGITS = 20
 """An offset is a signed 64-bit number: at most 19 digits."""
@@ -135,13 +136,26 @@ class KafkaWire:
     def _compare(self, name: str, partitions: int, wanted: dict[str, str]) -> None:
         present = self.describe(name)
         if present is not None and len(present["partitions"]) != partitions:
-            log.warning("topic %r has %d partitions, not %d", name, len(present["partitions"]), partitions)
+            log.warning(
+                "topic_partitions_differ",
+                "topic {stream!r} has {partitions} partitions, not {expected_partitions}",
+                stream=name,
+                partitions=len(present["partitions"]),
+                expected_partitions=partitions,
+            )
         resource = ConfigResource(ConfigResourceType.TOPIC, name, list(wanted))
         configs = self.ask(f"read the settings of topic {name!r}", lambda admin: admin.describe_configs([resource]))
         for key, value in wanted.items():
             found = configs["topic"][name].get(key, {}).get("value")
             if found != value:
-                log.warning("topic %r has %s=%s, not %s", name, key, found, value)
+                log.warning(
+                    "topic_setting_differs",
+                    "topic {stream!r} has {setting}={found}, not {expected}",
+                    stream=name,
+                    setting=key,
+                    found=found,
+                    expected=value,
+                )
 
     def open(self, name: str) -> "KafkaStream":
         """The topic's present incarnation.
@@ -203,10 +217,14 @@ class KafkaWire:
                     watched.lost = fault
                 except StreamError as fault:
                     if self._seldom.due("away"):
-                        log.warning("%s; what reads and writes waits", fault)
+                        log.warning("kafka_away", "{error}; what reads and writes waits", error=fault)
                 except Exception:  # a watch that ended would miss every deletion from then on
                     if self._seldom.due("unexpected"):
-                        log.exception("asking for topic %r failed; it is asked for again", name)
+                        log.exception(
+                            "kafka_watch_failed",
+                            "asking for topic {stream!r} failed; it is asked for again",
+                            stream=name,
+                        )
 
     def incarnation(self, name: str, topic_id: str) -> dict[str, Any]:
         """What the cluster says of a topic.

@@ -14,13 +14,14 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from sales.events import Log
 from sales.settings import StreamSettings
 from sales.streams import AwayError, Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
 from sales.streams.kafka_watched import Watched
 from sales.streams.seldom import Seldom
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 TAKE = 500
 """Records per call into librdkafka: a small list is emptied while still in the processor's cache; 500 at a time was
@@ -109,7 +110,7 @@ _seldom = Seldom()
 def _note(fault: KafkaError) -> None:
     """Connections that come and go; librdkafka mends them. Fatal faults come back as results of the calls."""
     if _seldom.due(fault.name()):
-        log.warning("Kafka: %s", fault.str())
+        log.warning("kafka_fault", "Kafka: {error}", error=fault.str())
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
@@ -470,7 +471,11 @@ class ConfluentMember(ConfluentReader):
         finally:
             if self._commit is not None and not self._commit.ended.is_set():
                 # Closing under the feet of a commit is not safe. The group will miss us after a while.
-                log.warning("left the group of %s without a word: a commit is not answered", self._topic)
+                log.warning(
+                    "kafka_group_left_silently",
+                    "left the group of {stream} without a word: a commit is not answered",
+                    stream=self._topic,
+                )
                 self._closed = True
             super().close()
 
@@ -517,7 +522,11 @@ def _commit(consumer: Consumer, offsets: list[TopicPartition]) -> str | None:
 def _note_commit(fault: KafkaError | None, _: list[TopicPartition]) -> None:
     """The answer to a commit that nobody waited for."""
     if fault is not None:
-        log.warning("Kafka did not take a commit, another member will read again: %s", fault.str())
+        log.warning(
+            "kafka_commit_refused",
+            "Kafka did not take a commit, another member will read again: {error}",
+            error=fault.str(),
+        )
 
 
 class _Commit:

@@ -1,6 +1,5 @@
 """Kafka without native code: kafka-python, for machines where librdkafka can't be had. Slower, the same answers."""
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +18,13 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
+from sales.events import Log
 from sales.settings import StreamSettings
 from sales.streams import Chunk, PositionLostError, StreamError
 from sales.streams.closing import Closing
 from sales.streams.kafka_watched import Watched
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 ALL_RECORDS = 1_000_000
 """More than one answer of the brokers holds: those are bounded by bytes."""
@@ -181,7 +181,7 @@ class Fetching:
         except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as fault:
             raise PositionLostError(f"{self._topic} no longer has what comes next: {fault}") from fault
         except RetriableError as fault:
-            log.warning("Kafka: %s", fault)
+            log.warning("kafka_fault", "Kafka: {error}", error=fault)
             return
         except KafkaError as fault:
             raise StreamError(f"reading {self._topic} failed: {fault}") from fault
@@ -341,9 +341,13 @@ class PurePythonMember(PurePythonReader):
             try:
                 await self._consumer.commit_async(offsets)
             except RetriableError as fault:
-                log.warning("Kafka did not take a commit, trying again: %s", fault)
+                log.warning("kafka_commit_repeated", "Kafka did not take a commit, trying again: {error}", error=fault)
             except KafkaError as fault:
-                log.warning("Kafka did not take a commit, another member will read again: %s", fault)
+                log.warning(
+                    "kafka_commit_refused",
+                    "Kafka did not take a commit, another member will read again: {error}",
+                    error=fault,
+                )
                 return
             else:
                 return
@@ -533,4 +537,9 @@ class PurePythonWriter(Closing):
             try:
                 self._producer.close(timeout=1)
             except KafkaError as fault:
-                log.warning("closing the writer of %s: %s", self._topic, fault)
+                log.warning(
+                    "kafka_writer_not_closed",
+                    "closing the writer of {stream}: {error}",
+                    stream=self._topic,
+                    error=fault,
+                )

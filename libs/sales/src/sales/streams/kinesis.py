@@ -1,7 +1,6 @@
 """Kinesis: shards are partitions, sequence numbers are positions. Here is what is asked once in a while; reading and
 writing have files of their own."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.utils import parse_timestamp
 
 from sales.aws_faults import code, passes
+from sales.events import Log
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams import NO_TIPS, Checkpoints, PositionLostError, StreamError
 from sales.streams.kinesis_reader import FETCH_RECORDS, KinesisMember, KinesisReader, Listing, Shard
@@ -22,7 +22,7 @@ from sales.streams.kinesis_writer import KinesisWriter
 from sales.streams.packed import Packing, PackingMember
 from sales.streams.reaching import reach
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 POSITION_DIGITS = 56
 """A sequence number is a 128-bit shard and a 64-bit part inside it: AWS writes 56 digits."""
@@ -110,7 +110,13 @@ class KinesisWire:
             raise StreamError(f"Kinesis at {self._where} does not create stream {name!r}: {fault}") from fault
         summary = self._until_active(name)
         if not created and summary["OpenShardCount"] != partitions:
-            log.warning("stream %r has %d open shards, not %d", name, summary["OpenShardCount"], partitions)
+            log.warning(
+                "kinesis_shards_differ",
+                "stream {stream!r} has {shards} open shards, not {expected_shards}",
+                stream=name,
+                shards=summary["OpenShardCount"],
+                expected_shards=partitions,
+            )
         if summary["RetentionPeriodHours"] < retention_hours:
             self._keep(name, retention_hours)
         return created
@@ -129,7 +135,14 @@ class KinesisWire:
         try:
             self._client.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=hours)
         except (ClientError, BotoCoreError) as fault:
-            log.warning("stream %r keeps its records for %d h, not %d: %s", name, DEFAULT_RETENTION_HOURS, hours, fault)
+            log.warning(
+                "kinesis_retention_differs",
+                "stream {stream!r} keeps its records for {retention_hours} h, not {expected_retention_hours}: {error}",
+                stream=name,
+                retention_hours=DEFAULT_RETENTION_HOURS,
+                expected_retention_hours=hours,
+                error=fault,
+            )
             return
         self._until_active(name)
 
@@ -318,7 +331,12 @@ class KinesisStream:
         if missing:
             if all(position is None for position in present.values()):
                 raise PositionLostError(f"stream {self._id} has no shards {', '.join(missing)} any more")
-            log.warning("stream %s: shards %s have ended and expired", self._id, ", ".join(missing))
+            log.warning(
+                "kinesis_shards_expired",
+                "stream {stream}: shards {shards} have ended and expired",
+                stream=self._id,
+                shards=", ".join(missing),
+            )
         reader = KinesisReader(self._client, self._name, self._shards, listed=listed, read_seconds=self._read_seconds)
         reader.add(present, tips)
         return reader

@@ -3,7 +3,6 @@
 A shard that was split or merged is read to its end before its children, so that a key's records keep their order.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import code, passes
+from sales.events import Log
 from sales.streams import (
     NO_TIPS,
     SILENT_SECONDS,
@@ -28,7 +28,7 @@ from sales.streams import (
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 IDLE_SECONDS = 1.0
 """The pause grows to this while a shard gives nothing."""
@@ -417,7 +417,9 @@ class KinesisReader:
 
     def _warn(self, fault: Exception) -> None:
         if self._seldom.due(type(fault).__name__):
-            log.warning("reading %s: %s; trying again", self._stream, fault)
+            log.warning(
+                "kinesis_read_repeated", "reading {stream}: {error}; trying again", stream=self._stream, error=fault
+            )
 
     def _fail(self, fault: StreamError) -> None:
         with self._changed:

@@ -4,7 +4,6 @@ PutRecords takes some records of a call and refuses others (a hot shard). So no 
 refused record goes out again before anything later with its key.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -15,12 +14,13 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sales.aws_faults import passes
+from sales.events import Log
 from sales.streams import StreamError
 from sales.streams.closing import Closing
 from sales.streams.reaching import backoff
 from sales.streams.seldom import Seldom
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 CALL_RECORDS = 500
 CALL_BYTES = 5_000_000
@@ -232,7 +232,12 @@ class KinesisWriter(Closing):
                 raise StreamError(f"{self._stream} refused a record {ATTEMPTS} times: {fault}")
             if attempts > UNREMARKABLE_ATTEMPTS and self._seldom.due("refused"):
                 log.warning(
-                    "%s refuses %d of %d records (%s); trying again", self._stream, len(refused), len(batch), fault
+                    "kinesis_records_refused",
+                    "{stream} refuses {refused_records} of {records} records ({error}); trying again",
+                    stream=self._stream,
+                    refused_records=len(refused),
+                    records=len(batch),
+                    error=fault,
                 )
             end = time.monotonic() + backoff(attempts - 1, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
             while not self._stopping and time.monotonic() < end:

@@ -1,15 +1,15 @@
 """Reaching a far side that may not be there yet, or is away for a while: brokers and services start in any order."""
 
-import logging
 import random
 from collections.abc import Callable
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
+from sales.events import Log
 from sales.streams import AwayError, Stream, StreamError, Wire
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 FIRST_PAUSE_SECONDS = 0.2
 """A local broker that is just starting is back this soon."""
@@ -51,7 +51,14 @@ def reach(what: str, where: str, seconds: float, faults: tuple[type[Exception], 
     def note(state: RetryCallState) -> None:
         fault = state.outcome.exception() if state.outcome is not None else None
         pause = state.next_action.sleep if state.next_action is not None else 0.0
-        log.warning("%s at %s is away (%s); next try in %.1f s", what, where, fault, pause)
+        log.warning(
+            "far_side_away",
+            "{what} at {where} is away ({error}); next try in {pause_seconds:.1f} s",
+            what=what,
+            where=where,
+            error=fault,
+            pause_seconds=pause,
+        )
 
     retrying = Retrying(
         stop=stop_after_delay(seconds),
