@@ -19,7 +19,7 @@ locks := generator processor sink auditor run bench audit
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants monitoring lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -50,10 +50,13 @@ chaos-sink: .venv/.dev  ## SCHEDULES (300) drawn by SEED (1): sinks that are kil
 mutants: .venv/.dev  ## each guard of the sink's promise taken away: its test must fail; MUTANTS="--only pin --json"
 	@exec env PYTHONPATH=tests '$(python)' -m mutations $(MUTANTS)
 
+monitoring: .venv/.dev  ## Grafana's dashboards and the operator's rules again, from deploy/monitoring/dashboards and rules
+	@exec '$(python)' -m deploy.monitoring.dashboards
+
 lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m ruff format --check .
 	'$(python)' -m ruff check .
-	'$(python)' -m mypy $(packages:%=%/src) tests
+	'$(python)' -m mypy $(packages:%=%/src) tests deploy/monitoring/dashboards
 	.venv/bin/lint-imports
 
 format: .venv/.dev  ## put the code into its one format

@@ -76,6 +76,10 @@ class Telemetry:
         self._messages = counter("messages", "Messages decoded, by tier: compiled or plain.", "tier")
         self._events = counter("events", "What messages were: accepted, duplicate or dead_letter.", "outcome")
         self._dead_letters = counter("dead_letters", "Dead letters, by reason.", "reason")
+        for tier in ("compiled", "plain"):  # at 0 from the start: what never comes can be noticed, too
+            self._messages.labels(tier)
+        for outcome in ("accepted", "duplicate", "dead_letter"):
+            self._events.labels(outcome)
         self._late = gauge("late_events", "Events that came after their minute was closed, since the state began.")
         self._lag = gauge("lag_messages", "Messages not yet read; NaN where the wire does not count them.")
         self._lag_seconds = gauge(
