@@ -19,7 +19,7 @@ locks := generator processor sink auditor run bench audit
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants monitoring lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants manifests monitoring lint format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -62,6 +62,11 @@ lint: .venv/.dev  ## format, style, types and import arrows
 format: .venv/.dev  ## put the code into its one format
 	'$(python)' -m ruff format .
 	'$(python)' -m ruff check --fix .
+
+manifests:  ## deploy/k8s/tillstream-*.yaml again, from the overlays; needs kubectl
+	for overlay in local aws; do \
+		{ printf '# Made by `make manifests` from overlays/%s: change that. For kubectl apply -f.\n---\n' "$$overlay" && \
+			kubectl kustomize "deploy/k8s/overlays/$$overlay"; } > deploy/k8s/tillstream-$$overlay.yaml || exit 1; done
 
 # Universal: one lock for 3.11 and 3.12 and every platform. No address of a package index goes in, so that plain pip
 # installs it from wherever it is set up to. The other locks take their versions from dev.txt. UPGRADE=1 takes newer ones.
