@@ -145,7 +145,7 @@ def test_a_stream_that_nobody_creates_is_given_up_on_and_named(
         ),
         (
             {"LATE": "0.6", "OUT_OF_ORDER": "0.6"},
-            "OUT_OF_ORDER: LATE and OUT_OF_ORDER together are more than 1; allowed: a number",
+            "OUT_OF_ORDER: LATE and OUT_OF_ORDER together are more than 1",
         ),
         ({"SOURCE": "replay"}, "REPLAY_FILE: is not set; SOURCE=replay needs it"),
         ({"SOURCE": "kafka"}, "SOURCE: Input should be 'synthetic' or 'replay'; allowed: synthetic, replay"),
