@@ -15,7 +15,7 @@ MUTANTS ?=
 packages := libs/sales services/generator services/processor services/sink services/auditor cli
 projects := $(packages:%=%/pyproject.toml)
 python := .venv/bin/python
-locks := generator processor sink auditor run bench audit
+locks := image generator processor sink auditor cli build run bench audit
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help

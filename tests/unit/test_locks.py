@@ -30,9 +30,8 @@ def asked_for(name: str) -> Iterator[Requirement]:
             yield Requirement(text)
 
 
-OF_THEIR_OWN = {"bench", "audit"}
-"""Environments beside that of the tests: what both have is of one version."""
-
+APART = {"audit", "bench", "image"}
+"""Locks that have packages of their own; what they share with the tests has one version."""
 OURS = {"sales", "generator", "processor", "sink", "tillstream", "auditor"}
 
 
@@ -59,7 +58,5 @@ def test_a_lock_names_no_address_and_pins_by_digest(name: str) -> None:
 def test_all_locks_have_the_same_versions(name: str) -> None:
     tested = set(PIN.findall((FOLDER / "dev.txt").read_text()))
     known = {package for package, _ in tested}
-    pins = {
-        pin for pin in PIN.findall((FOLDER / f"{name}.txt").read_text()) if pin[0] in known or name not in OF_THEIR_OWN
-    }
+    pins = {pin for pin in PIN.findall((FOLDER / f"{name}.txt").read_text()) if pin[0] in known or name not in APART}
     assert pins <= tested

@@ -20,13 +20,13 @@ def compiled(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., 
     With ``nogil`` other threads run Python meanwhile.
 
     What was compiled is kept beside the source, in NUMBA_CACHE_DIR or in the user's cache; where none of these can be
-    written (a read-only container) it lasts as long as the process.
+    written it lasts as long as the process. An image brings it along (`sales.shipped`).
     """
 
     def compile_now(function: Callable[..., Any]) -> Any:
         try:
             return njit(signature, cache=True, nogil=nogil)(function)
-        except RuntimeError:  # "no locator available for file"
+        except (RuntimeError, OSError):  # "no locator available for file"; or what an image brings is for another CPU
             return njit(signature, nogil=nogil)(function)
 
     return compile_now
