@@ -6,6 +6,7 @@ Every panel says in its description what it shows, and which entries of the runb
 from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.common import (
     BarGaugeDisplayMode,
     BarGaugeNamePlacement,
@@ -19,6 +20,7 @@ from grafana_foundation_sdk.models.common import (
     VizOrientation,
 )
 from grafana_foundation_sdk.models.dashboard import (
+    AnnotationQuery,
     DashboardCursorSync,
     DashboardLinkType,
     DataSourceRef,
@@ -71,8 +73,8 @@ def page(uid: str, title: str, description: str, *, span: str) -> dashboard.Dash
             .keep_time(True)
         )
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .annotation(_marks("Starts", STARTS, "blue"))
-        .annotation(_marks("Critical alerts", ALERTS, "red"))
+        .annotation(_Marks("Starts", STARTS, "blue", title="{{service}} began", text="{{instance}}"))
+        .annotation(_Marks("Critical alerts", ALERTS, "red", title="{{alertname}}", text=f"{RUNBOOK}, Runbook"))
     )
 
 
@@ -188,8 +190,25 @@ def _target(query: Query, letter: str) -> prometheus.Dataquery:
     return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter).datasource(SOURCE)
 
 
-def _marks(name: str, expression: str, color: str) -> dashboard.AnnotationQuery:
-    return dashboard.AnnotationQuery().name(name).datasource(SOURCE).icon_color(color).enable(True).expr(expression)
+class _Marks(Builder[AnnotationQuery]):
+    """Vertical lines on all panels, where an expression has a value."""
+
+    def __init__(self, name: str, expression: str, color: str, *, title: str, text: str) -> None:
+        self._query = _TitledQuery(name, SOURCE, icon_color=color, expr=expression)
+        self._query.title, self._query.text = title, text
+
+    def build(self) -> AnnotationQuery:
+        return self._query
+
+
+class _TitledQuery(AnnotationQuery):
+    """With two fields of the Prometheus source that the types leave out; without them every mark is called Alert."""
+
+    title = ""
+    text = ""
+
+    def to_json(self) -> dict[str, object]:
+        return super().to_json() | {"titleFormat": self.title, "textFormat": self.text}
 
 
 def _steps(levels: Levels | None) -> dashboard.ThresholdsConfig:

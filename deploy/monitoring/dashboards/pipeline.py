@@ -78,6 +78,26 @@ def pipeline() -> Dashboard:
                 runbook=["RetentionHalfUsed", "RetentionNearlyUsed"],
             )
         )
+        .with_row(Row("Generator"))
+        .with_panel(
+            course(
+                "Sent a second, by kind",
+                "What the generator hands to the stream: good orders, and what goes wrong on request. Nothing where a "
+                "shop sends its own.",
+                (f"sum by (kind) (rate(tillstream_generator_records_total[{RATE}]))", "{{kind}}"),
+                unit="short",
+                stacked=True,
+            )
+        )
+        .with_panel(
+            course(
+                "Records that wait for the stream",
+                "Sent by the generator and not acknowledged. They wait in its memory while the broker is away.",
+                ("tillstream_generator_unacknowledged_records", "{{instance}}"),
+                unit="short",
+                runbook=["NoOrders"],
+            )
+        )
         .with_row(Row("Processor"))
         .with_panel(
             course(
