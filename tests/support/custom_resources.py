@@ -108,8 +108,82 @@ class TriggerAuthentication(_Strict):
     spec: _AuthenticationSpec
 
 
+_Duration = Annotated[str, Field(pattern="^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2)]
+
+
+class _Requirement(_Strict):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: list[str] = []
+
+
+class _Selector(_Strict):
+    matchExpressions: list[_Requirement]  # noqa: N815
+
+
+class _Relabeling(_Strict):
+    sourceLabels: list[str] = []  # noqa: N815
+    targetLabel: str  # noqa: N815
+    replacement: str = "$1"
+
+
+class _Endpoint(_Strict):
+    port: str
+    path: str
+    interval: _Duration
+    scrapeTimeout: _Duration  # noqa: N815
+    relabelings: list[_Relabeling]
+
+
+class _MonitorSpec(_Strict):
+    selector: _Selector
+    podMetricsEndpoints: list[_Endpoint]  # noqa: N815
+
+
+class PodMonitor(_Strict):
+    """The Prometheus operator's."""
+
+    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    kind: Literal["PodMonitor"]
+    metadata: Metadata
+    spec: _MonitorSpec
+
+
+class _Recording(_Strict):
+    record: Annotated[str, Field(pattern="^[a-z_]+:[a-z_]+:[a-z_]+$")]
+    expr: str
+
+
+class _Alert(_Strict):
+    alert: str
+    expr: str
+    for_: Annotated[_Duration | None, Field(alias="for")] = None
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class _Group(_Strict):
+    name: str
+    rules: list[_Recording | _Alert]
+
+
+class _RuleSpec(_Strict):
+    groups: list[_Group]
+
+
+class PrometheusRule(_Strict):
+    """The Prometheus operator's."""
+
+    apiVersion: Literal["monitoring.coreos.com/v1"]  # noqa: N815
+    kind: Literal["PrometheusRule"]
+    metadata: Metadata
+    spec: _RuleSpec
+
+
 MODELS: dict[tuple[str, str], type[BaseModel]] = {
     ("keda.sh/v1alpha1", "ScaledObject"): ScaledObject,
     ("keda.sh/v1alpha1", "TriggerAuthentication"): TriggerAuthentication,
+    ("monitoring.coreos.com/v1", "PodMonitor"): PodMonitor,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): PrometheusRule,
 }
 """By API version and kind."""

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 RULES = Path(__file__).parents[1] / "rules" / "tillstream.yml"
+MONITOR = Path(__file__).parents[1] / "podmonitor.yaml"
 
 
 class _Readable(yaml.SafeDumper):
@@ -19,6 +20,11 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Readable.add_representer(str, _text)
 
 
+def _labels() -> dict[str, str]:
+    """Those that the rest of the component has."""
+    return dict(yaml.safe_load(MONITOR.read_text())["metadata"]["labels"])
+
+
 def prometheus_rule() -> str:
     """A PrometheusRule, as YAML."""
     groups: dict[str, Any] = yaml.safe_load(RULES.read_text())
@@ -27,7 +33,7 @@ def prometheus_rule() -> str:
         "kind": "PrometheusRule",
         "metadata": {
             "name": "tillstream",
-            "labels": {"app.kubernetes.io/name": "tillstream", "app.kubernetes.io/component": "monitoring"},
+            "labels": _labels(),
         },
         "spec": groups,
     }
