@@ -36,6 +36,14 @@ def test_what_is_written_is_what_the_code_says(path: Path, text: str) -> None:
     assert path.read_text() == text, f"{path.name} is old: make monitoring"
 
 
+def test_currency_and_links_can_be_others() -> None:
+    written = {path.name: text for path, text in files("GBP", "https://docs.example.com/ops").items()}
+    assert "currencyGBP" in written["business.json"]
+    assert "currencyUSD" not in written["business.json"]
+    assert "runbook_url: https://docs.example.com/ops#boardstale" in written["prometheusrule.yaml"]
+    assert "Runbook: https://docs.example.com/ops#boardstale" in written["pipeline.json"]
+
+
 def test_the_operators_rules_are_those_of_prometheus() -> None:
     rule = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())
     assert rule["spec"] == yaml.safe_load((MONITORING / "rules" / "tillstream.yml").read_text())

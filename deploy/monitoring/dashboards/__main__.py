@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from deploy.monitoring.dashboards.business import business
+from deploy.monitoring.dashboards.panels import RUNBOOK
 from deploy.monitoring.dashboards.pipeline import pipeline
 from deploy.monitoring.dashboards.resources import resources
 from deploy.monitoring.dashboards.rule import prometheus_rule
@@ -14,16 +15,18 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 HERE = Path(__file__).parents[1]
 
 
-def files(currency: str) -> dict[Path, str]:
+def files(currency: str, docs: str = RUNBOOK) -> dict[Path, str]:
     """Every file that is written, with what it holds.
 
     Args:
         currency: of the dashboards' amounts, ISO 4217.
+        docs: where the runbook is to be read.
     """
     boards = {"business": business(currency), "pipeline": pipeline(), "resources": resources()}
     folder = HERE / "grafana" / "dashboards"
     texts = {folder / f"{name}.json": _as_json(board) for name, board in boards.items()}
-    return texts | {HERE / "prometheusrule.yaml": prometheus_rule()}
+    texts[HERE / "prometheusrule.yaml"] = prometheus_rule()
+    return {path: text.replace(f"{RUNBOOK}#", f"{docs}#") for path, text in texts.items()}
 
 
 def _as_json(board: Dashboard) -> str:
@@ -38,15 +41,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.monitoring.dashboards",
         description="Writes grafana/dashboards/*.json and prometheusrule.yaml from this folder and rules/.",
-        epilog="for a shop in pounds: python -m deploy.monitoring.dashboards --currency GBP",
+        epilog="for a shop in pounds, with links that lead somewhere: python -m deploy.monitoring.dashboards "
+        "--currency GBP --docs https://git.example.com/tillstream/docs/operations.md",
     )
     parser.add_argument("--currency", default="USD", help="of the amounts, as CURRENCY has it (default: USD)")
+    parser.add_argument(
+        "--docs", default=RUNBOOK, help="address of the runbook, in alerts and panels (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is old")
     arguments = parser.parse_args()
-    old = [path for path, text in files(arguments.currency).items() if not path.is_file() or path.read_text() != text]
+    texts = files(arguments.currency, arguments.docs)
+    old = [path for path, text in texts.items() if not path.is_file() or path.read_text() != text]
     for path in old:
         if not arguments.check:
-            path.write_text(files(arguments.currency)[path])
+            path.write_text(texts[path])
         sys.stdout.write(f"{'old' if arguments.check else 'written'}: {path.relative_to(HERE.parents[1])}\n")
     return int(arguments.check and bool(old))
 
