@@ -31,6 +31,16 @@ def test_each_service_is_scraped_at_the_port_that_it_names(objects: list[Object]
     assert scraped == SERVICES
 
 
+def test_each_service_tells_a_prometheus_without_the_operator_where_it_is(objects: list[Object]) -> None:
+    told = {
+        pod_labels(each)["app.kubernetes.io/name"]: each["spec"]["template"]["metadata"].get("annotations", {})
+        for each in of_kind(objects, "Deployment", "StatefulSet")
+    }
+    expected = {"prometheus.io/scrape": "true", "prometheus.io/port": "9464", "prometheus.io/path": "/metrics"}
+    assert {name for name, annotations in told.items() if expected.items() <= annotations.items()} == SERVICES
+    assert not [name for name in told.keys() - SERVICES if "prometheus.io/scrape" in told[name]]
+
+
 def test_grafana_is_given_every_dashboard_as_it_is(objects: list[Object]) -> None:
     given = named(objects, "ConfigMap", "tillstream")
     assert given["metadata"]["labels"]["grafana_dashboard"] == "1"
