@@ -8,6 +8,7 @@ import yaml
 
 from support.prometheus import MONITORING, RULES, alerts, promtool
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 TESTS = RULES.parent / "tests"
 
 
@@ -15,6 +16,15 @@ def test_the_settings_and_the_rules_they_load_are_right() -> None:
     code, said = promtool("check", "config", MONITORING / "prometheus.yml")
     assert code == 0, said
     assert "rules found" in said
+
+
+def test_the_relabelling_that_is_documented_is_right(tmp_path: Path) -> None:
+    section = OPERATIONS.read_text().split("\n## Monitoring\n")[1]
+    [block] = re.findall(r"```yaml\n(relabel_configs:.*?)```", section, re.DOTALL)
+    job = {"job_name": "pods", **yaml.safe_load(block)}  # how pods are found, not every build of promtool knows
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    code, said = promtool("check", "config", tmp_path / "prometheus.yml")
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.yml")), ids=lambda path: path.stem)
