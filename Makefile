@@ -19,7 +19,7 @@ locks := image generator processor sink auditor cli build run bench audit
 names := sales generator processor sink tillstream auditor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants manifests monitoring lint format lock clean
+.PHONY: help demo up test bench guard chaos-processor chaos-sink mutants manifests monitoring lint audit format lock clean
 .SUFFIXES:
 
 help:  ## this list
@@ -59,6 +59,9 @@ lint: .venv/.dev  ## format, style, types and import arrows
 	'$(python)' -m mypy $(packages:%=%/src) tests deploy/monitoring/dashboards
 	.venv/bin/lint-imports
 
+audit: .venv/.audit  ## known weaknesses in what the services and the command line lock; exit 3: could not be looked up
+	@exec .venv/audit/bin/python requirements/audit.py $(patsubst %,requirements/%.txt,$(filter-out bench audit,$(locks)))
+
 format: .venv/.dev  ## put the code into its one format
 	'$(python)' -m ruff format .
 	'$(python)' -m ruff check --fix .
@@ -85,6 +88,11 @@ clean:  ## remove the environment and every cache in the tree
 
 .venv/.run: requirements/install requirements/run.txt $(projects)
 	@sh requirements/install .venv requirements/run.txt $(packages)
+	@touch $@
+
+# An environment of its own: it brings a pip.
+.venv/.audit: requirements/install requirements/audit.txt
+	@sh requirements/install .venv/audit requirements/audit.txt
 	@touch $@
 
 .venv/.dev: requirements/install requirements/dev.txt $(projects)
