@@ -86,10 +86,14 @@ class Pipeline:
             name,
             [sys.executable, "-m", name, *arguments],
             log=self.folder / f"{name}.log",
-            env={**os.environ, **self.environment, **environment},
+            env=self.surroundings(**environment),
         )
         self._children[name] = child
         return child
+
+    def surroundings(self, **environment: str) -> dict[str, str]:
+        """The whole environment of a process of this pipeline."""
+        return {**os.environ, **self.environment, **environment}
 
     def kill(self, name: str) -> None:
         """Kills it with signal 9: it gets no chance to finish anything."""

@@ -5,6 +5,7 @@ as lists and turned into columns without a Python function per record.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,9 +86,9 @@ def probe(config: dict[str, Any], where: str, seconds: float) -> None:
     try:
         admin = AdminClient(config | {"error_cb": told.append})
     except KafkaException as fault:
-        file = config.get("ssl.ca.location")
-        hint = f" (is KAFKA_SSL_CA_FILE, {file}, a PEM file with authorities?)" if file else ""
-        raise StreamError(f"Kafka's client refuses its settings: {fault.args[0].str()}{hint}") from fault
+        raise StreamError(
+            f"Kafka's client refuses its settings: {_about_files(fault.args[0].str(), config)}"
+        ) from fault
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -95,13 +96,35 @@ def probe(config: dict[str, Any], where: str, seconds: float) -> None:
         except KafkaException as fault:
             admin.poll(0)  # the callback runs in here
             for why in told:
-                if why.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+                if why.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or _REFUSAL.search(why.str()):
                     raise StreamError(f"Kafka at {where} does not let us in: {why.str()}") from fault
             if time.monotonic() >= deadline:
                 reasons = [why.str() for why in told if why.code() != KafkaError._ALL_BROKERS_DOWN]
+                if told and not reasons:  # a broker that can't be reached gives one
+                    protocol = config["security.protocol"]
+                    reasons = [f"the far side hangs up: does it speak KAFKA_SECURITY_PROTOCOL={protocol} there?"]
                 raise AwayError(reasons[-1] if reasons else str(fault)) from fault
         else:
             return
+
+
+_REFUSAL = re.compile(r"alert\b.*(certificate|unknown ca)", re.IGNORECASE)
+"""How a broker says in TLS 1.3 that it wants a certificate, or another one: the client takes it for a lost
+connection."""
+
+_FILES = {
+    "ssl.key.location": ("KAFKA_SSL_KEY_FILE", "a PEM file with a key, and KAFKA_SSL_KEY_PASSWORD what opens it"),
+    "ssl.certificate.location": ("KAFKA_SSL_CERTIFICATE_FILE", "a PEM file with a certificate"),
+    "ssl.ca.location": ("KAFKA_SSL_CA_FILE", "a PEM file with authorities"),
+}
+
+
+def _about_files(fault: str, config: Mapping[str, Any]) -> str:
+    """The client's words, and which of our files they are about; of the authorities it says too little to tell."""
+    for name, (setting, wanted) in _FILES.items():
+        if config.get(name) and (name in fault or name == "ssl.ca.location"):
+            return f"{fault} (is {setting}, {config[name]}, {wanted}?)"
+    return fault
 
 
 _seldom = Seldom()
