@@ -90,7 +90,7 @@ def combinations() -> Iterator[Combination]:
     stores = ("redis", "s3", "dynamodb")
     for sender in ((), ("generator",), ("replay",)):
         for repair in ((), ("rebuild",)):
-            for watched in ((), ("monitoring",)) if (K8S / "components" / "monitoring").exists() else ((),):
+            for watched in ((), ("monitoring",)):
                 more = (*sender, *repair, *watched)
                 yield Combination("base", ("kafka", *stores, *more))
                 yield Combination("base", ("kafka", *stores, "keda", *more))
