@@ -145,3 +145,16 @@ def test_a_service_that_begins_anew_is_marked(prometheus: Prometheus, shop: Pipe
     shop.start("generator", METRICS_PORT=str(ports["generator"]))
     eventually(lambda: prometheus.ask(marks["Starts"]), seconds=60)
     assert {series["metric"]["service"] for series in prometheus.ask(marks["Starts"])} == {"generator"}
+
+
+def test_a_processor_that_is_gone_is_noticed_and_its_return_too(
+    prometheus: Prometheus, shop: Pipeline, ports: dict[str, int]
+) -> None:
+    def noticed() -> bool:
+        return bool(prometheus.ask('ALERTS{alertname="BoardStale", alertstate="pending"}'))
+
+    shop.kill("processor")
+    eventually(noticed, seconds=60)
+    shop.start("processor", METRICS_PORT=str(ports["processor"]))
+    eventually(lambda: not noticed(), seconds=MINUTES)
+    assert prometheus.ask("tillstream_processor_freshness_seconds < 30")

@@ -27,6 +27,7 @@ from grafana_foundation_sdk.models.dashboard import (
     FieldColorModeId,
     Threshold,
     ThresholdsMode,
+    VariableOption,
     VariableRefresh,
     VariableSort,
 )
@@ -78,14 +79,14 @@ def page(uid: str, title: str, description: str, *, span: str) -> dashboard.Dash
     )
 
 
-def choice(name: str, label: str, values: str, *, every: bool) -> dashboard.QueryVariable:
+def choice(name: str, label: str, values: str, *, first: str | None = None) -> dashboard.QueryVariable:
     """A choice among a label's values.
 
     Args:
         name: in expressions, after a dollar sign.
         label: for people.
         values: ``label_values(metric, label)``.
-        every: whether several, and all, can be chosen.
+        first: what is chosen at first, and always one alone; None: all, and any number of them.
     """
     variable = (
         dashboard.QueryVariable(name)
@@ -95,7 +96,9 @@ def choice(name: str, label: str, values: str, *, every: bool) -> dashboard.Quer
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.NATURAL_ASC)
     )
-    return variable.multi(True).include_all(True).all_value(".*") if every else variable
+    if first is not None:
+        return variable.current(VariableOption(selected=True, text=first, value=first))
+    return variable.multi(True).include_all(True).all_value(".*")
 
 
 def number(

@@ -17,7 +17,7 @@ def pipeline() -> Dashboard:
             "it; the others say where it hangs.",
             span="1h",
         )
-        .with_variable(choice("lane", "Lane", "label_values(tillstream_sink_lane_up, lane)", every=True))
+        .with_variable(choice("lane", "Lane", "label_values(tillstream_sink_lane_up, lane)"))
         .with_row(Row("Is all well?"))
         .with_panel(
             number(

@@ -16,7 +16,7 @@ def resources() -> Dashboard:
             "What each process takes of what it may take.",
             span="3h",
         )
-        .with_variable(choice("service", "Service", 'label_values(up{job="tillstream"}, service)', every=True))
+        .with_variable(choice("service", "Service", 'label_values(up{job="tillstream"}, service)'))
         .with_row(Row("Processes"))
         .with_panel(
             course(
