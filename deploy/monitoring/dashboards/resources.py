@@ -38,8 +38,8 @@ def resources() -> Dashboard:
         .with_panel(
             course(
                 "Memory, as a share of what it may take",
-                "Nothing where the container has no limit. Beyond 100 % the system kills.",
-                (f"process_resident_memory_bytes{CHOSEN} / tillstream_memory_limit_bytes{CHOSEN}", NAME),
+                "Of the container, as the system counts it before it kills. Nothing where there is no limit.",
+                (f"tillstream_memory_used_bytes{CHOSEN} / tillstream_memory_limit_bytes{CHOSEN}", NAME),
                 unit="percentunit",
                 levels=(None, 0.9),
                 runbook=["MemoryNearLimit"],

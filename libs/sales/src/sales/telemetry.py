@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from sales.container_memory import container_memory
 from sales.events import Log
-from sales.memory_limit import memory_limit
 
 log = Log(__name__)
 
@@ -47,7 +47,7 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
         server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise OSError(f"metrics can't be served at {host}:{port} (METRICS_HOST, METRICS_PORT): {error}") from error
-    resources: list[Collector] = [ProcessCollector(registry=None), _MemoryLimit()]
+    resources: list[Collector] = [ProcessCollector(registry=None), _Memory()]
     for collector in resources:
         registry.register(collector)
     thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
@@ -68,15 +68,17 @@ def served(host: str, port: int, registry: CollectorRegistry, health: Health) ->
             registry.unregister(collector)
 
 
-class _MemoryLimit(Collector):
+class _Memory(Collector):
     """As the alarm has to know it; without a limit it tells nothing."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        limit = memory_limit()
-        family = GaugeMetricFamily("tillstream_memory_limit_bytes", "Memory that the service's container may take.")
-        if limit is not None:
-            family.add_metric([], limit)
-        yield family
+        memory = container_memory()
+        used = GaugeMetricFamily("tillstream_memory_used_bytes", "Memory that the service's container has.")
+        limit = GaugeMetricFamily("tillstream_memory_limit_bytes", "Memory that it may have.")
+        if memory is not None:
+            used.add_metric([], memory.used)
+            limit.add_metric([], memory.limit)
+        yield from (used, limit)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
