@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,29 +13,13 @@ from typing import Any
 
 import pytest
 
-from sales.events import RESERVED
-from support.said import calls
+from support.json_lines import parsed
 from tillstream.local.server import free_ports
 
 SECONDS = 120.0
 """Two busy cores start a service in some seconds; a hang is longer."""
 
-EVENTS = {call.event for call in calls()} | {"library_message"}
 SERVICES = ("generator", "processor", "sink", "auditor")
-
-
-def parsed(lines: list[str]) -> list[dict[str, Any]]:
-    """Each line as the object that it must be."""
-    found = []
-    for line in lines:
-        told: dict[str, Any] = json.loads(line, parse_constant=pytest.fail)
-        assert tuple(told)[: len(RESERVED)] == RESERVED
-        assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["time"])
-        assert told["level"] in {"info", "warning", "error", "critical"}
-        assert told["event"] in EVENTS
-        assert told["message"]
-        found.append(told)
-    return found
 
 
 @contextmanager
