@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from sales.board import BoardReader, Keys
+from sales.board import BoardReader, Keys, client_of
 from sales.service import EXIT_AWAY, EXIT_SETTINGS
 from sales.settings import BoardSettings, load
 from tillstream.interrupts import Interrupted, raised
@@ -67,9 +67,7 @@ class Board:
 
     def __init__(self, settings: BoardSettings) -> None:
         self.windows = [window.name for window in settings.windows]
-        self._client = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
+        self._client = client_of(settings.redis_url.get_secret_value(), REDIS_SECONDS)
         self._reader = BoardReader(self._client, Keys(settings.redis_prefix), self.windows)
         self._rate = Rate()
         self._numbers = nothing_yet(self.windows)

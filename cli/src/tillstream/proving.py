@@ -10,9 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import redis
-
-from sales.board import BoardReader, Keys, LiveNumbers
+from sales.board import BoardReader, Keys, LiveNumbers, client_of
 from sales.countries import region_table
 from sales.settings import BoardSettings, RotationSettings, RuleSettings, StoreSettings
 from sales.times import INVALID_TIME, parse_time
@@ -62,7 +60,7 @@ def read_tick(settings: VerifySettings) -> LiveNumbers:
     """
     keys = Keys(settings.redis_prefix)
     regions = sorted(set(region_table(settings.region_overrides).values()))
-    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as board:
+    with client_of(settings.redis_url.get_secret_value(), REDIS_SECONDS) as board:
         live = BoardReader(board, keys, [window.name for window in settings.windows]).read(regions=regions)
     _as_of(live, keys)
     return live

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import redis
 from boto3.dynamodb.types import TypeDeserializer
 
-from sales.board import BoardReader, Keys, LiveNumbers
+from sales.board import BoardReader, Keys, LiveNumbers, client_of
 from sales.money import to_decimal
 from sales.orders import decode
 from sales.streams import format_position
@@ -273,7 +272,7 @@ class _Search:
 
 def _live(settings: TraceSettings) -> LiveNumbers:
     """The tick of this moment."""
-    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=REDIS_SECONDS) as client:
+    with client_of(settings.redis_url.get_secret_value(), REDIS_SECONDS) as client:
         return BoardReader(client, Keys(settings.redis_prefix), [window.name for window in settings.windows]).read()
 
 

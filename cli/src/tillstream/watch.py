@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import redis
 from pydantic import Field
 
-from sales.board import Keys, LiveNumbers
+from sales.board import Keys, LiveNumbers, client_of
 from tillstream.faults import AWAY, UNABLE
 from tillstream.proving import VerifySettings, read_tick, verify_board
 from tillstream.reading import REDIS_SECONDS, Say
@@ -146,7 +145,7 @@ def publish(settings: WatchSettings, found: Round) -> None:
     """
     key = Keys(settings.redis_prefix).audit
     url = settings.redis_url.get_secret_value()
-    with redis.Redis.from_url(url, socket_timeout=REDIS_SECONDS) as client, client.pipeline(transaction=True) as pipe:
+    with client_of(url, REDIS_SECONDS) as client, client.pipeline(transaction=True) as pipe:
         pipe.delete(key)
         pipe.hset(key, mapping=found.fields())
         pipe.expire(key, EXPIRY_SECONDS)

@@ -19,6 +19,15 @@ PRODUCT_MEASURES = ("units", "revenue")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
+def client_of(url: str, seconds: float) -> "redis.Redis":
+    """A client of a Redis, not yet connected, that waits ``seconds`` at most for a connection or an answer.
+
+    It does not introduce itself (CLIENT SETINFO, from Redis 7.2 on), because our users on Redis may do nothing but
+    their work, and one of Redis 7.0 can't be allowed what that does not know.
+    """
+    return redis.Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds, driver_info=None)
+
+
 class FencedError(Exception):
     """Another writer holds a newer token: this one must stop."""
 

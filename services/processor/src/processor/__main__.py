@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from processor.sharing import SharedSource, epoch_seconds
 from processor.snapshots import SnapshotError
 from processor.source import OrdersSource, TooManyDeadLettersError
 from processor.telemetry import Telemetry
-from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick
+from sales.board import BoardReader, BoardWriter, FencedError, Keys, Tick, client_of
 from sales.events import Log
 from sales.logs import start_logging
 from sales.memory import keep_freed
@@ -299,11 +300,7 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
         AwayError: away for CONNECT_SECONDS.
         redis.RedisError: it refused us.
     """
-    client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-    )
+    client = client_of(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS)
     options = client.connection_pool.connection_kwargs
     where = f"{options.get('host')}:{options.get('port')}"
 
@@ -312,6 +309,10 @@ def _redis(settings: ProcessorSettings) -> "redis.Redis":
             client.ping()
         except redis.AuthenticationError as refusal:  # to redis-py a lost connection, which might mend itself
             raise redis.ResponseError(f"Redis at {where} refuses us: {refusal}") from refusal
+        except redis.ConnectionError as fault:
+            if isinstance(cause := cause_among(fault, (ssl.SSLError,)), ssl.SSLCertVerificationError):
+                raise redis.ResponseError(f"Redis at {where} is not trusted: {cause.verify_message}") from fault
+            raise
 
     reach("Redis", where, settings.connect_seconds, AWAY, ping)
     log.info("redis_reached", "Redis answers at {where}", where=where)
