@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclBinding
+from confluent_kafka.admin import AclBinding, AclOperation, ResourcePatternType, ResourceType
 
 from support.secure_kafka import SERVICES, USER, SecureKafka, listed_acls, password_of, start_secure
 from support.services import Pipeline
@@ -138,7 +138,7 @@ def test_what_is_listed_is_enough_and_each_line_of_it_is_used(
 def str_of(acl: AclBinding) -> str:
     """As the broker writes it."""
     return (
-        f"resourceType={acl.restype.name}, resourceName={acl.name}, "
-        f"patternType={acl.resource_pattern_type.name}, principal={acl.principal}, host=*, "
-        f"operation={acl.operation.name}, permissionType=ALLOW"
+        f"resourceType={ResourceType(acl.restype).name}, resourceName={acl.name}, "
+        f"patternType={ResourcePatternType(acl.resource_pattern_type).name}, principal={acl.principal}, host=*, "
+        f"operation={AclOperation(acl.operation).name}, permissionType=ALLOW"
     )

@@ -139,7 +139,7 @@ def test_what_is_listed_is_enough_and_all_of_it_is_used(
     assert f"accepted {ORDERS}" in command(pipeline, "tillstream", "live", "--once", **reading).stdout
     proof = command(pipeline, "tillstream", "verify", "--json", **reading)
     assert json.loads(proof.stdout)["equal"], proof.stderr
-    with server.client("reader").pubsub() as listener:
+    with server.client("reader").pubsub() as listener:  # type: ignore[no-untyped-call]  # redis gives it no types
         listener.subscribe("sales:updates")
         assert listener.get_message(timeout=10)
     used["reader"] = called(admin)
