@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +134,78 @@ def test_what_is_listed_is_enough_and_each_line_of_it_is_used(
     assert [line for line in decisions if " INFO " in line and "is Denied" in line] == []
     used = {rule[1] for line in decisions if (rule := re.search(r"StandardAcl[(\[]([^)\]]*)", line))}
     assert {str_of(acl) for acl in listed_acls()} - used == set()
+
+
+Wrong = Callable[[SecureKafka], dict[str, str]]
+
+REFUSALS: dict[str, tuple[tuple[str, ...], Wrong, int, str]] = {
+    **{
+        f"wrong password, {words[-1]}": (
+            words,
+            lambda broker: broker.by_password("processor", KAFKA_SASL_PASSWORD="open says me"),
+            code,
+            "does not let us in",
+        )
+        for words, code in (
+            (("generator",), 1),
+            (("processor",), 1),
+            (("sink",), 1),
+            (("tillstream", "setup"), 1),
+            (("tillstream", "lag"), 3),
+        )
+    },
+    "no certificate": (
+        ("generator",),
+        lambda broker: broker.by_certificate("generator", KAFKA_SSL_CERTIFICATE_FILE="", KAFKA_SSL_KEY_FILE=""),
+        1,
+        "does not let us in",
+    ),
+    "another authority's certificate": (
+        ("processor",), lambda broker: broker.by_certificate("impostor"), 1, "does not let us in",
+    ),
+    "wrong mechanism": (
+        ("generator",),
+        lambda broker: broker.by_password(
+            "generator",
+            KAFKA_BOOTSTRAP_SERVERS=broker.listeners["SASL_PLAINTEXT"],
+            KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT",
+            KAFKA_SASL_MECHANISM="PLAIN",
+        ),
+        1,
+        "does not let us in",
+    ),
+    "a broker of another authority": (
+        ("sink",),
+        lambda broker: broker.by_password("sink", KAFKA_SSL_CA_FILE=str(broker.stranger)),
+        1,
+        "does not let us in",
+    ),
+    "plain text to a port of TLS": (
+        ("generator",),
+        lambda broker: broker.by_password("generator", KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT"),
+        3,
+        "does it speak KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT there?",
+    ),
+    "a topic that is not listed": (
+        ("generator",),
+        lambda broker: broker.by_password("generator", ORDERS_STREAM="orders-dead-letters", DEAD_LETTERS_STREAM="x"),
+        3,
+        "TopicAuthorizationFailed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_who_is_refused_says_so_in_one_line_and_ends(broker: SecureKafka, pipeline: Pipeline, what: str) -> None:
+    words, wrong, code, said = REFUSALS[what]
+    started = time.monotonic()
+    ended = command(pipeline, *words, **wrong(broker), CONNECT_SECONDS="3")
+    assert ended.returncode == code
+    last = ended.stderr.splitlines()[-1]
+    assert said in last
+    assert "Traceback" not in ended.stderr
+    assert "open says me" not in ended.stdout + ended.stderr
+    assert time.monotonic() - started < COMMAND_SECONDS
 
 
 def str_of(acl: AclBinding) -> str:
