@@ -1,10 +1,11 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS, MUTANTS and PYTHON may come from the command line or the
+# STREAM, DEMO_SECONDS, WORKERS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS, MUTANTS and PYTHON may come from the command line or the
 # environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60
 TESTS ?= tests
+WORKERS ?= 2
 BENCH ?= --orders 1000000
 FAULTS ?= 200
 SCHEDULES ?= 300
@@ -32,8 +33,8 @@ demo: .venv/.run  ## the whole chain for DEMO_SECONDS (60; 0: until Ctrl-C), the
 up: .venv/.run  ## the whole chain until Ctrl-C
 	@exec '$(python)' -m tillstream up --stream '$(STREAM)'
 
-test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some
-	@exec '$(python)' -m pytest $(TESTS)
+test: .venv/.dev  ## every test, with real servers; TESTS=tests/unit for some; WORKERS (2) share the files
+	@exec '$(python)' -m pytest --numprocesses '$(WORKERS)' --dist loadfile $(TESTS)
 
 bench: .venv/.run  ## the processor against a real Kafka and Redis, answers compared; BENCH="--orders 10000000 --runs 5"
 	@exec '$(python)' -m benchmarks.processor $(BENCH)
