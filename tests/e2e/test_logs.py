@@ -1,5 +1,6 @@
 """The whole chain under LOG_FORMAT=json: every line that a service writes from its start to its end is an event."""
 
+import re
 from typing import Any
 
 import pytest
@@ -32,7 +33,12 @@ def test_from_start_to_end_every_line_is_an_event(wire: str, open_pipeline: Open
     pipeline.finish("generator", SETTLE_SECONDS)
     pipeline.settle(SETTLE_SECONDS)
     pipeline.await_stored(pipeline.orders, SETTLE_SECONDS)
-    pipeline.until(lambda: pipeline.redis.exists(pipeline.keys.audit), SETTLE_SECONDS, "a round of the auditor's")
+    compared = {b"equal", b"different", b"waiting"}
+    pipeline.until(
+        lambda: pipeline.redis.hget(pipeline.keys.audit, "outcome") in compared,
+        SETTLE_SECONDS,
+        "a round of the auditor's",
+    )
     for service in ("auditor", "sink", "processor"):
         pipeline.stop(service)
 
@@ -46,13 +52,18 @@ def test_from_start_to_end_every_line_is_an_event(wire: str, open_pipeline: Open
     assert events(auditor) & {"numbers_equal", "round_waits"}
 
 
-def test_what_breaks_the_engine_is_an_event_too(open_pipeline: OpenPipeline) -> None:
+def test_what_breaks_the_engine_is_an_event_after_the_engines_own_words(open_pipeline: OpenPipeline) -> None:
     pipeline = open_pipeline("kinesis", LOG_FORMAT="json")
-    processor = pipeline.start("processor")
+    pipeline.start("processor", RUST_BACKTRACE="0")
     pipeline.start("generator", **LOAD)
     pipeline.finish("generator", SETTLE_SECONDS)
     pipeline.settle(SETTLE_SECONDS)
     pipeline.redis.set(pipeline.keys.epoch, 10**15)  # as another processor does that takes over
-    assert processor.wait(STOP_SECONDS) == 1
-    last = logged(pipeline, "processor")[-1]
+    assert pipeline.ended("processor", STOP_SECONDS) == 1
+    lines = (pipeline.folder / "processor.log").read_text().splitlines()
+    engine = [line for line in lines if line and not line.startswith("{")]
+    assert re.fullmatch(r"thread '.*' panicked at src/outputs\.rs:\d+:\d+:", engine[0])
+    assert engine[1] == "Box<dyn Any>"
+    assert len(engine) <= 3
+    last = parsed(line for line in lines if line.startswith("{"))[-1]
     assert (last["event"], last["exit_code"], last["error"]["type"]) == ("service_failed", 1, "FencedError")

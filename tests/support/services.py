@@ -114,6 +114,10 @@ class Pipeline:
         code = child.wait(seconds)
         assert code == 0, self._ended(child)
 
+    def ended(self, name: str, seconds: float) -> int | None:
+        """Waits until it has ended by itself, as it may; its exit code, or None where it runs on."""
+        return self._children.pop(name).wait(seconds)
+
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Waits for a condition while all services run; fails when it doesn't come within the bound."""
         deadline = time.monotonic() + seconds
