@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything runs from .venv, made from the hashed locks in requirements/.
-# STREAM, DEMO_SECONDS, WORKERS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS, MUTANTS and PYTHON may come from the command line or the
-# environment.
+# STREAM, DEMO_SECONDS, WORKERS, BENCH, FAULTS, SCHEDULES, SEED, CHAOS, MUTANTS and PYTHON may come from the command line
+# or the environment.
 
 STREAM ?= kinesis
 DEMO_SECONDS ?= 60

@@ -47,6 +47,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[USED] = {}
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells its servers to whoever shows the summary."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["servers"] = session.config.stash[USED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended."""
+    told = getattr(node, "workeroutput", {}).get("servers", {})
+    node.config.stash[USED] |= {f"{name} of {node.gateway.id}": which for name, which in told.items()}
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, which in config.stash[USED].items():
         terminalreporter.write_line(f"server for tests: {name}: {which}")

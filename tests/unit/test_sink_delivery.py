@@ -364,6 +364,7 @@ def test_a_pinned_extent_waits_for_its_end_whatever_the_clock_says(
     sink.now = 61
     write(stream, *numbered(5, 11))  # up to position 30
     sink.await_read(11)
+    eventually(lambda: len(lane.stored) >= 1)
     assert (lane.stored[0].end, lane.stored[0].read) == (27, 10)
 
 
