@@ -1,6 +1,6 @@
 # All five images:   docker buildx bake            (or one: docker buildx bake processor)
 # Settings come from the environment: VERSION=1.2.3 REVISION=$(git rev-parse HEAD) docker buildx bake
-# The same sources, lock and base (PYTHON=...@sha256:...) give the same files: SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+# With SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) files have that time; PYTHON=...@sha256:... fixes the base.
 
 variable "PYTHON" { default = "python:3.12-slim-bookworm" }
 variable "REGISTRY" { default = "tillstream" }
