@@ -26,9 +26,11 @@ def engine_fault() -> str | None:
 
 
 def checkout(folder: Path) -> Path:
-    """What HEAD holds, and nothing else; the folder."""
+    """What HEAD holds, and nothing else, with the modes that a clone gives its files; the folder."""
     folder.mkdir()
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, timeout=60, check=True)
+    archive = subprocess.run(
+        ["git", "-c", "tar.umask=0022", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, timeout=60, check=True
+    )
     subprocess.run(["tar", "-xf", "-"], cwd=folder, input=archive.stdout, timeout=60, check=True)
     return folder
 
