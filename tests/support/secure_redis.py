@@ -1,6 +1,7 @@
 """A real Redis with the users of deploy/redis/users.acl, and with TLS where the server was built with it."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -51,8 +52,9 @@ class SecureRedis:
 
 
 def start_secure(nursery: Nursery) -> SecureRedis:
-    """Starts one; ServerError where no server can be had."""
-    binary = local_redis.find_binary()
+    """Starts one: the program that REDIS_SERVER names, or the one that all tests use, which may have been built without
+    TLS. ServerError where no server can be had."""
+    binary = os.environ.get("REDIS_SERVER") or local_redis.find_binary()
     keys = nursery.folder("redis-certificates")
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(keys / "authority.pem"))
