@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-COMMAND_SECONDS = 300.0
+COMMAND_SECONDS = 400.0
 """For one command of Compose's on two busy cores; the images are there."""
 
 
