@@ -1,6 +1,7 @@
 """A project of Docker Compose, made from a clean checkout, with ports and volumes of its own."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -47,8 +48,10 @@ class Project:
         """Runs it, whatever the exit code."""
         files = [word for name in self.env_files for word in ("--env-file", name)]
         return subprocess.run(
-            ["docker", "compose", "--ansi", "never", "--progress", "quiet", "-p", self.name, *files, *arguments],
+            ["docker", "compose", "--ansi", "never", "--progress", "quiet", *files, *arguments],
             cwd=self.folder,
+            # Not by -p: `down` would go by the labels of containers alone, and miss the Kafka that Kinesis leaves out.
+            env={**os.environ, "COMPOSE_PROJECT_NAME": self.name},
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -113,7 +116,7 @@ class Project:
 
     def clear(self) -> None:
         """Removes all of it, with its data; no error where nothing is left."""
-        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+        self.do("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
     def _listed(self, *command: str) -> list[str]:
         return _docker(*command, "--filter", f"label=com.docker.compose.project={self.name}").split()
