@@ -5,7 +5,6 @@ long it takes, the most memory of each container) is said in the output.
 """
 
 import json
-import os
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-from support.composing import Project, checkout, engine_fault, has_image, stand_ins, wait
+from support.composing import Project, checkout, has_image, stand_ins, wait
+from support.containers import engine_or_skip
 from tillstream.local.server import free_ports
 
 CHAIN = ("generator", "processor", "sink", "auditor")
@@ -89,11 +89,7 @@ class Shop:
 @pytest.fixture(scope="module", autouse=True)
 def engine() -> None:
     """Skips all where there is none, with the reason; where TILLSTREAM_REQUIRE names ``docker`` that is a failure."""
-    fault = os.environ.get("TILLSTREAM_NO_ENGINE") or engine_fault()
-    if fault is not None:
-        if "docker" in os.environ.get("TILLSTREAM_REQUIRE", "").split(","):
-            pytest.fail(f"TILLSTREAM_REQUIRE asks for docker: {fault}")
-        pytest.skip(f"no Docker engine with Compose 2: {fault}")
+    engine_or_skip()
 
 
 @pytest.fixture(scope="module")

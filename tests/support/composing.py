@@ -14,18 +14,6 @@ COMMAND_SECONDS = 400.0
 """For one command of Compose's on two busy cores; the images are there."""
 
 
-def engine_fault() -> str | None:
-    """Why nothing can be composed here; None: it can."""
-    for command in (["docker", "version"], ["docker", "compose", "version"]):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"{' '.join(command)}: {error}"
-        if done.returncode != 0:
-            return f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}"
-    return None
-
-
 def checkout(folder: Path) -> Path:
     """What HEAD holds, and nothing else, with the modes that a clone gives its files; the folder."""
     folder.mkdir()

@@ -19,10 +19,10 @@ ASK_SECONDS = 0.3
 
 
 def engine_fault() -> str | None:
-    """Why there is no engine to build and run with; None: there is one."""
+    """Why there is no engine with Compose 2 and Buildx; None: there is one."""
     if why := os.environ.get("TILLSTREAM_NO_ENGINE"):
         return why
-    for command in (["docker", "version"], ["docker", "buildx", "version"]):
+    for command in (["docker", "version"], ["docker", "buildx", "version"], ["docker", "compose", "version"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
