@@ -290,6 +290,8 @@ def test_what_is_up_can_be_asked_from_another_terminal_and_stops_in_order(start:
     )
     assert asked.returncode == 0, asked.stderr
     assert re.match(r"\d\d:\d\d:\d\d 1m: [\d,]+ orders", asked.stdout)
+    # A sink that still starts has nothing to finish, and says nothing.
+    up.wait_for(lambda _: "sink: running" in (tmp_path / "sink.log").read_text())
     up.command.terminate()
     assert up.end() == 0, up.text()
     assert up.leaves_nothing()

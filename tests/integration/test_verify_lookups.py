@@ -62,6 +62,12 @@ class Shop:
         return sum(check.to_come for check in report.checks if check.what == f"items of {self.settings.sales_table}")
 
 
+@pytest.fixture(autouse=True)
+def no_round_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes items here but the tests."""
+    monkeypatch.setattr(lookups, "ROUND_SECONDS", 0.0)
+
+
 @pytest.fixture
 def open_shop(
     redis_url: str,

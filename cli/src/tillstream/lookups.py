@@ -6,7 +6,6 @@ counts only if it is still there when everything is read again, up to the deadli
 is told apart, and is no difference.
 """
 
-import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,10 @@ from tillstream.stored import Extents, Store, StoredError
 
 PAUSE_SECONDS = 2.0
 """Between two readings at least; a reading that took longer is followed by as long a pause."""
+
+ROUND_SECONDS = 40.0
+"""The index lane writes a round of items side by side, and tries what failed again for at most half a minute: after
+this long all that lies before an item that was met is there, or missing."""
 
 THROTTLED_SECONDS = 5.0
 THROTTLED_TRIES = 120
@@ -76,7 +79,8 @@ class Lookups:
     def items(self, table: str) -> list[Check]:
         """Every item of ``SalesData``, in the table and in its index, against the orders up to the tick.
 
-        What is missing can be judged only by how far the lane was before it was looked for: so that is read twice.
+        What is missing can be judged only by how far the lane was before it was looked for: so where something is, all
+        is read once more after the deadline, ROUND_SECONDS later.
         """
         self.database.run("due_items")
         self.database.run("lookup_tables")
@@ -85,7 +89,7 @@ class Lookups:
             lambda: self._read_items(table),
             lambda answer: not answer[0] and not any(state == "to come" for _, state in answer[1]),
             f"{table} to be as what is stored",
-            readings=2,
+            once_more=ROUND_SECONDS,
         )
         places = {"table": table, "index": f"{table}/{CATEGORY_INDEX}"}
         checks = {
@@ -155,17 +159,24 @@ class Lookups:
         states = {(source, state): count for source, state, count in self.database.run("item_states")}
         return self.database.run("item_differences"), states
 
-    def _settle(self, read: Callable[[], T], good: Callable[[T], bool], what: str, readings: int = 1) -> T:
-        """What is read, again and again until it is good, or the deadline has come and it was read so often."""
-        for done in itertools.count(1):
+    def _settle(self, read: Callable[[], T], good: Callable[[T], bool], what: str, once_more: float | None = None) -> T:
+        """What is read, again and again until it is good or the deadline has come; then, perhaps, once more after so
+        many seconds."""
+        while True:
             began = time.monotonic()
             answer = read()
             ended = time.monotonic()
-            if good(answer) or (ended >= self.deadline and done >= readings):
+            if good(answer):
                 return answer
+            if ended >= self.deadline:
+                break
             self.say(f"waiting for {what}")
             time.sleep(max(0.0, min(max(PAUSE_SECONDS, ended - began), self.deadline - ended)))
-        raise AssertionError("counting has no end")
+        if once_more is None:
+            return answer
+        self.say(f"waiting for {what}, for {once_more:.0f} s more")
+        time.sleep(once_more)
+        return read()
 
     def _pages(self, table: str, **scanned: str) -> Iterator[list[Mapping[str, Any]]]:
         """All items, at most 1 MB at one time; what is throttled is asked for again."""

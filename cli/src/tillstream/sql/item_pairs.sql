@@ -7,8 +7,8 @@ WITH sources AS (
 SELECT
     coalesce(d.source, i.source) AS source, coalesce(d.order_id, i.order_id) AS order_id, d, i,
     CASE
-        -- The index lane writes a partition in its order, so what lies behind the last item is yet to come. The last one
-        -- of the reading before: while this one went on, items came behind its back and in front of it.
+        -- The index lane writes a partition in its order, round by round, so what lies behind the last item is yet to
+        -- come. The last one of the reading before: while this one went on, items came behind its back and in front of it.
         WHEN i.order_id IS NULL AND (r.position IS NULL OR d.position > r.position) THEN 'to come'
         WHEN d.order_id IS NULL AND (t.position IS NULL OR i.position > t.position) THEN 'beyond the tick'
         WHEN d.stream <> i.stream THEN 'of another stream'
