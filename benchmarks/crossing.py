@@ -20,7 +20,8 @@ from generator.disturbances import Mix
 from generator.synthetic import SyntheticShop
 from processor.crossing import Arrivals, Departures
 from processor.numbers import Numbers
-from processor.panes import Origin, summarising
+from processor.panes import Origin
+from processor.tiers import summarising
 from sales.board import Keys
 from sales.columnar.decoding import Decoder, Secrets
 from sales.countries import region_table

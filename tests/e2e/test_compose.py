@@ -196,6 +196,19 @@ def test_down_and_up_keep_the_data(shop: Shop) -> None:
     shop.proves()
 
 
+def test_a_recovery_volume_that_is_lost_is_made_again_from_what_is_stored(shop: Shop) -> None:
+    shop.project.do("rm", "--stop", "--force", "processor")
+    shop.project.lose("recovery")
+    rebuilt = json.loads(shop.project.tillstream("rebuild", "--json"))
+    shop.say(f"rebuilt from {rebuilt['orders']:,} orders")
+    assert rebuilt["orders"] > 100
+    before = shop.accepted()
+    shop.project.do("up", "--wait", "processor")
+    shop.goes_on()
+    assert shop.accepted() >= before
+    shop.proves()
+
+
 def test_monitoring_sees_every_service_and_loads_every_rule(shop: Shop) -> None:
     images = json.loads(shop.project.do("--profile", "*", "config", "--format", "json"))["services"]
     services = [name for name in ("prometheus", "grafana") if has_image(images[name]["image"])]

@@ -139,7 +139,7 @@ print(json.dumps(sorted(set(own))))
 """
     writable = answer(name, look, "--cap-drop", "ALL")
     usual = {"/tmp", "/var/tmp", "/run/lock", "/var/lock"}  # noqa: S108 (sticky, of Debian's)
-    assert set(writable) - usual == ({"/var/lib/tillstream"} if name == "processor" else set())
+    assert set(writable) - usual == ({"/var/lib/tillstream"} if name in {"processor", "cli"} else set())
 
 
 @pytest.mark.parametrize("user", ["10001", "0"])

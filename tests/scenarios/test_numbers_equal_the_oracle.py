@@ -22,7 +22,8 @@ from processor.dataflow import SnapshotLog
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal
 from processor.numbers import Numbers
-from processor.panes import Origin, summarising
+from processor.panes import Origin
+from processor.tiers import summarising
 from sales.board import Keys, Tick
 from sales.columnar import columns as c
 from sales.columnar.decoding import Decoder, Secrets

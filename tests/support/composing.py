@@ -96,6 +96,10 @@ class Project:
         state = self.states()[service]["State"]
         return bool(state["StartedAt"] != since and state.get("Health", {}).get("Status") == "healthy")
 
+    def lose(self, volume: str) -> None:
+        """Removes one volume, which no container may have."""
+        _docker("volume", "rm", f"{self.name}_{volume}")
+
     def remains(self) -> list[str]:
         """Every container, network and volume that the engine still has of the project."""
         containers = self._listed("container", "ls", "--all", "--format", "{{.Names}}")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.cells import Cells
-from processor.panes import Origin, Partial, summarising
+from processor.panes import Origin, Partial
+from processor.tiers import summarising
 from sales.columnar import columns as c
 from sales.columnar.columns import Columns
 from sales.columnar.scopes import Scopes

@@ -79,19 +79,6 @@ Summarise = Callable[[Columns, Dictionaries, Sequence[Origin]], Partial]
 """`summarise`, or the same compiled."""
 
 
-def summarising(*, compiled: bool) -> Summarise:
-    """What sums orders, with memory of its own; for one thread.
-
-    Args:
-        compiled: in compiled code; needs numba.
-    """
-    if not compiled:
-        return summarise
-    from processor.summing import Summing  # noqa: PLC0415 (needs numba, and Partial from here)
-
-    return Summing().summarise
-
-
 def summarise(columns: Columns, dictionaries: Dictionaries, origins: Sequence[Origin]) -> Partial:
     """Sums some accepted, deduplicated orders.
 

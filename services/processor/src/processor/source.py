@@ -14,9 +14,10 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from processor.dedup import Dedup, Verdict, identities
 from processor.journal import Journal, Place
-from processor.panes import Origin, Partial, Reading, Summarise, summarising
+from processor.panes import Origin, Partial, Reading, Summarise
 from processor.recovery import RecoveryDirectory
 from processor.telemetry import Telemetry
+from processor.tiers import summarising
 from sales import dead_letters
 from sales.columnar import columns as c
 from sales.columnar.columns import Columns, Int64s, Uint64s
