@@ -1,6 +1,8 @@
 """What runs with the project's keys is pinned, and may do no more than it has to."""
 
+import base64
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,13 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[2] / ".github" / "workflows"
+RENDERED = FOLDER.parents[1] / "deploy" / "k8s"
+SECRETS = [
+    base64.b64encode(text).decode()
+    for text in (b"replace-me\n", b"rediss://tillstream:replace-me@master.tillstream.example.com:6379/0\n")
+]
+"""As the overlay has them, and Kubernetes writes them."""
+
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 
 
@@ -56,3 +65,49 @@ def test_a_release_publishes_only_what_was_checked_and_deploys_only_what_was_pub
     assert jobs["page"]["needs"] == ["publish"]
     assert jobs["deploy"]["needs"] == ["page"]
     assert jobs["deploy"]["environment"] == "production"
+
+
+def refusal(rendered: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The release's look at what it would deploy, run as a runner does."""
+    [step] = [
+        step
+        for step in workflow(FOLDER / "release.yml")["jobs"]["deploy"]["steps"]
+        if step.get("name", "").startswith("Neither placeholders")
+    ]
+    (folder / "release.yaml").write_text(rendered)
+    return subprocess.run(
+        ["bash", "-e", "-c", step["run"]], cwd=folder, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def by_digest(rendered: str) -> str:
+    return re.sub(r"image: tillstream/(\w+):\S+", rf"image: somewhere/\1@sha256:{64 * 'a'}", rendered)
+
+
+def test_a_release_is_refused_where_the_overlay_has_placeholders(tmp_path: Path) -> None:
+    done = refusal(by_digest((RENDERED / "tillstream-aws.yaml").read_text()), tmp_path)
+    assert done.returncode == 1
+    assert "placeholders" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "placeholder",
+    ["b-1.tillstream.example.com:9096", "example-com-tillstream", "arn:aws:iam::111122223333:role/x", *SECRETS],
+)
+def test_one_placeholder_is_enough(placeholder: str, tmp_path: Path) -> None:
+    rendered = by_digest((RENDERED / "tillstream-local.yaml").read_text())
+    assert placeholder not in rendered
+    assert refusal(f"{rendered}\n# {placeholder}\n", tmp_path).returncode == 1
+
+
+def test_a_release_is_refused_where_one_image_is_not_named_by_its_digest(tmp_path: Path) -> None:
+    rendered = by_digest((RENDERED / "tillstream-local.yaml").read_text())
+    first = rendered.index("@sha256:")
+    done = refusal(rendered[:first] + ":0.1.0" + rendered[first + 72 :], tmp_path)
+    assert done.returncode == 1
+    assert "images of its own" in done.stdout
+
+
+def test_a_release_is_let_through_where_all_is_its_own(tmp_path: Path) -> None:
+    done = refusal(by_digest((RENDERED / "tillstream-local.yaml").read_text()), tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
