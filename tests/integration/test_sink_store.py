@@ -36,6 +36,13 @@ def test_what_is_not_there_is_none(store: S3Store) -> None:
     assert (store.read("a"), store.facts("a"), store.read_tagged("a")) == (None, None, None)
 
 
+def test_a_store_that_has_lost_what_it_knew_of_an_object_is_refused(store: S3Store) -> None:
+    store.create("a", b"1")
+    store._client.meta.events.register("after-call.s3.GetObject", lambda parsed, **_: parsed.pop("ETag"))
+    with pytest.raises(StoreError, match=r"team-a/a: an answer without an ETag"):
+        store.read_tagged("a")
+
+
 def test_an_object_is_replaced_only_as_it_was_read(store: S3Store) -> None:
     store.create("a", b"1")
     tagged = store.read_tagged("a")

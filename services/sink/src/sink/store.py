@@ -144,11 +144,17 @@ class S3Store:
         """An object's content, and a tag that changes with it; None: there is none."""
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            return answer["Body"].read(), answer["ETag"]
+            body = answer["Body"].read()
         except (ClientError, *aws_faults.TRANSPORT_FAULTS) as error:
             if _is_missing(error):
                 return None
             raise self._explain(error, f"GET {self._prefix}{key}") from error
+        if "ETag" not in answer:
+            raise StoreError(
+                f"{self.address}: GET {self._prefix}{key}: an answer without an ETag. A server that keeps them beside "
+                "its files has lost them: was it restored from a copy without extended attributes?"
+            )
+        return body, answer["ETag"]
 
     def facts(self, key: str) -> ObjectFacts | None:
         """See ``Store``."""
