@@ -6,6 +6,7 @@ from pathlib import Path
 
 SIZE = "512m"
 MOUNT_SECONDS = 30.0
+FILL_TRIES = 50
 
 
 class Disk:
@@ -19,13 +20,21 @@ class Disk:
         """why it can't be full; None: it can"""
 
     def fill(self) -> None:
-        """From now on it has no page left: its size becomes what is used."""
-        used = os.statvfs(self.folder)
-        self._resize(str((used.f_blocks - used.f_bfree) * used.f_frsize))
+        """From now on it has no page left: its size becomes what is used.
+
+        The system refuses less than that, and the processor may have written more since it was asked: then again.
+        """
+        for _ in range(FILL_TRIES):
+            used = os.statvfs(self.folder)
+            done = self._resize(str((used.f_blocks - used.f_bfree) * used.f_frsize))
+            if done.returncode == 0:
+                return
+        raise AssertionError(done.stderr)
 
     def make_room(self) -> None:
         """It is as large as before."""
-        self._resize(SIZE)
+        done = self._resize(SIZE)
+        assert done.returncode == 0, done.stderr
 
     def close(self) -> None:
         """Takes the mount away, whoever still has files there."""
@@ -33,9 +42,8 @@ class Disk:
             _run("umount", "--lazy", str(self.folder))
             self.refusal = "closed"
 
-    def _resize(self, size: str) -> None:
-        done = _run("mount", "-o", f"remount,size={size}", str(self.folder))
-        assert done.returncode == 0, done.stderr
+    def _resize(self, size: str) -> "subprocess.CompletedProcess[str]":
+        return _run("mount", "-o", f"remount,size={size}", str(self.folder))
 
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":
