@@ -1,12 +1,14 @@
 """A disk of its own for the recovery directories, which can be full: a tmpfs, mounted by root."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
 
 SIZE = "512m"
 MOUNT_SECONDS = 30.0
-FILL_TRIES = 50
+PAGE = 4096
+LARGEST_PIECE = 2**24
 
 
 class Disk:
@@ -18,32 +20,30 @@ class Disk:
         done = _run("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "chaos", str(folder))
         self.refusal = done.stderr.strip() if done.returncode else None
         """why it can't be full; None: it can"""
+        self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """From now on it has no page left: its size becomes what is used.
-
-        The system refuses less than that, and the processor may have written more since it was asked: then again.
-        """
-        for _ in range(FILL_TRIES):
-            used = os.statvfs(self.folder)
-            done = self._resize(str((used.f_blocks - used.f_bfree) * used.f_frsize))
-            if done.returncode == 0:
-                return
-        raise AssertionError(done.stderr)
+        """From now on it has no page left, whoever else writes meanwhile: a file takes all that it can get."""
+        piece = LARGEST_PIECE
+        with self._ballast.open("wb") as file:
+            size = 0
+            while piece >= PAGE:
+                try:
+                    os.posix_fallocate(file.fileno(), size, piece)
+                    size += piece
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC, error
+                    piece //= 2
 
     def make_room(self) -> None:
-        """It is as large as before."""
-        done = self._resize(SIZE)
-        assert done.returncode == 0, done.stderr
+        """It has as much room as before."""
+        self._ballast.unlink()
 
     def close(self) -> None:
         """Takes the mount away, whoever still has files there."""
         if self.refusal is None:
             _run("umount", "--lazy", str(self.folder))
             self.refusal = "closed"
-
-    def _resize(self, size: str) -> "subprocess.CompletedProcess[str]":
-        return _run("mount", "-o", f"remount,size={size}", str(self.folder))
 
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":
