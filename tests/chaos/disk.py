@@ -32,7 +32,8 @@ class Disk:
                     os.posix_fallocate(file.fileno(), size, piece)
                     size += piece
                 except OSError as error:
-                    assert error.errno == errno.ENOSPC, error
+                    if error.errno != errno.ENOSPC:
+                        raise
                     piece //= 2
 
     def make_room(self) -> None:
