@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from support.manifests import K8S
+
 FOLDER = Path(__file__).parents[2] / ".github" / "workflows"
-RENDERED = FOLDER.parents[1] / "deploy" / "k8s"
+WORKFLOWS = sorted(FOLDER.glob("*.yml"))
+
 SECRETS = [
     base64.b64encode(text).decode()
     for text in (b"replace-me\n", b"rediss://tillstream:replace-me@master.tillstream.example.com:6379/0\n")
 ]
 """As the overlay has them, and Kubernetes writes them."""
-
-WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 
 
 def workflow(path: Path) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def by_digest(rendered: str) -> str:
 
 
 def test_a_release_is_refused_where_the_overlay_has_placeholders(tmp_path: Path) -> None:
-    done = refusal(by_digest((RENDERED / "tillstream-aws.yaml").read_text()), tmp_path)
+    done = refusal(by_digest((K8S / "tillstream-aws.yaml").read_text()), tmp_path)
     assert done.returncode == 1
     assert "placeholders" in done.stdout
 
@@ -95,13 +96,13 @@ def test_a_release_is_refused_where_the_overlay_has_placeholders(tmp_path: Path)
     ["b-1.tillstream.example.com:9096", "example-com-tillstream", "arn:aws:iam::111122223333:role/x", *SECRETS],
 )
 def test_one_placeholder_is_enough(placeholder: str, tmp_path: Path) -> None:
-    rendered = by_digest((RENDERED / "tillstream-local.yaml").read_text())
+    rendered = by_digest((K8S / "tillstream-local.yaml").read_text())
     assert placeholder not in rendered
     assert refusal(f"{rendered}\n# {placeholder}\n", tmp_path).returncode == 1
 
 
 def test_a_release_is_refused_where_one_image_is_not_named_by_its_digest(tmp_path: Path) -> None:
-    rendered = by_digest((RENDERED / "tillstream-local.yaml").read_text())
+    rendered = by_digest((K8S / "tillstream-local.yaml").read_text())
     first = rendered.index("@sha256:")
     done = refusal(rendered[:first] + ":0.1.0" + rendered[first + 72 :], tmp_path)
     assert done.returncode == 1
@@ -109,5 +110,5 @@ def test_a_release_is_refused_where_one_image_is_not_named_by_its_digest(tmp_pat
 
 
 def test_a_release_is_let_through_where_all_is_its_own(tmp_path: Path) -> None:
-    done = refusal(by_digest((RENDERED / "tillstream-local.yaml").read_text()), tmp_path)
+    done = refusal(by_digest((K8S / "tillstream-local.yaml").read_text()), tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
