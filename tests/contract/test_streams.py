@@ -841,6 +841,7 @@ def test_each_group_reads_everything(stream: Stream, new_name: Callable[[str], s
     for _ in range(2):
         joined = Group(stream, new_name("group"), joins).join()
         joined.read(100)
+        assert by_key(joined.chunks) == grouped(records(100))
         joined.member.close()
 
 

@@ -108,8 +108,9 @@ def test_an_error_while_all_run_stays_what_it_is(supervisor: Supervisor) -> None
 
 
 def test_a_service_that_is_stopped_before_it_knows_of_signals_ends_in_order(supervisor: Supervisor) -> None:
-    supervisor.start("starting")
+    child = supervisor.start("starting")
     supervisor.stop("starting")
+    assert child.exit_code() == -signal.SIGTERM
 
 
 def test_what_a_log_held_before_is_not_said_again(supervisor: Supervisor, tmp_path: Path) -> None:
