@@ -26,12 +26,13 @@ from confluent_kafka.admin import AdminClient
 
 import sink  # noqa: F401 (before any test imports pyarrow: it chooses the memory pool)
 from sales.settings import AwsSettings
+from support.ports import lasting_ports
 from tillstream.local import aws as local_aws
 from tillstream.local import dynamodb as local_dynamodb
 from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import Server, ServerError, free_ports
+from tillstream.local.server import Server, ServerError
 
 # A test never depends on how long something takes: other work on the machine is no defect.
 hypothesis.settings.register_profile(
@@ -222,7 +223,7 @@ def _server(
 
 
 def _kafka_container(stack: contextlib.ExitStack) -> str | None:
-    [port] = free_ports()  # the broker has to know the address that it is reached at before it starts
+    [port] = lasting_ports()  # the broker has to know the address that it is reached at before it starts
     return _container(
         stack,
         "apache/kafka:4.3.1",

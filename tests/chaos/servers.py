@@ -1,8 +1,6 @@
 """A broker and a Redis that go away and come back where they were."""
 
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
+from support.ports import lasting_ports
 from tillstream.local import kafka as local_kafka
 from tillstream.local import redis as local_redis
 from tillstream.local.nursery import Nursery
@@ -20,21 +19,6 @@ from tillstream.local.server import LOOPBACK, Server
 STOP_SECONDS = 60.0
 """A broker that stops in order writes everything down first."""
 ASK_SECONDS = 30.0
-
-EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-
-
-def lasting_ports(count: int) -> list[int]:
-    """Free ports that no outgoing connection gets. A client that tries again and again to reach a port which was given
-    out for a moment would sooner or later be connected to itself, and the server could not come back."""
-    first = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 32_768
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(10_000, first)  # noqa: S311 - which one is no secret, and no part of the seed
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            if port not in found and probe.connect_ex((LOOPBACK, port)):
-                found.append(port)
-    return found
 
 
 class Comeback:
@@ -98,7 +82,7 @@ class ReadOnly:
         self._client = client
 
     def __enter__(self) -> None:
-        [nobody] = lasting_ports(1)
+        [nobody] = lasting_ports()
         self._client.replicaof(LOOPBACK, nobody)
 
     def __exit__(self, *_: object) -> None:

@@ -21,6 +21,7 @@ from sales.board import BoardReader, Keys, LiveNumbers
 from sales.countries import REGION_OF
 from sales.settings import AwsSettings, StreamSettings
 from sales.streams.connect import connect
+from support.ports import lasting_ports
 from tillstream import interrupts
 from tillstream.local.nursery import Child, Nursery
 
@@ -164,7 +165,7 @@ class World:
     def launch(self, home: Path, **environment: str) -> Child:
         """A processor on a recovery directory."""
         if home not in self._metrics:
-            [self._metrics[home]] = servers.lasting_ports(1)
+            [self._metrics[home]] = lasting_ports()
         given = {
             "RECOVERY_DIR": str(home),
             "REDIS_URL": self.store.address,

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.ports import lasting_ports
 from support.services import OpenPipeline, Pipeline
 from tillstream.local.nursery import Child
-from tillstream.local.server import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -306,7 +306,7 @@ def test_a_process_that_stands_still_holds_the_others_up_and_nothing_is_lost_or_
 
 def test_one_process_tells_what_all_of_them_did(open_shop: Callable[[], Shop]) -> None:
     shop = open_shop()
-    (port,) = free_ports()
+    (port,) = lasting_ports()
     shop.send(5_000)
     shop.start(2, METRICS_PORT=str(port))
     shop.is_right()

@@ -16,7 +16,7 @@ import redis
 
 from support.composing import Project, checkout, has_image, stand_ins, wait
 from support.containers import engine_or_skip
-from tillstream.local.server import free_ports
+from support.ports import lasting_ports
 
 CHAIN = ("generator", "processor", "sink", "auditor")
 STORES = ("kafka", "redis", "s3", "dynamodb")
@@ -107,7 +107,7 @@ def composed(
     """A project of that name from a checkout of HEAD, with ports of its own; gone in the end, whatever happens."""
     folder = checkout(tmp_path_factory.mktemp("compose") / "tillstream")
     names = ("REDIS", "KAFKA", "S3", "DYNAMODB", "PROMETHEUS", "GRAFANA")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = dict(zip(names, lasting_ports(len(names)), strict=True))
     (folder / ".env").write_text(SETTINGS + "".join(f"{name}_PORT={port}\n" for name, port in ports.items()))
     project = Project(folder, name, (".env", *env_files))
     board = redis.Redis(port=ports["REDIS"], decode_responses=True, socket_timeout=5)

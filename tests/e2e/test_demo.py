@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from support.ports import lasting_ports
 from tillstream.local import kafka as local_kafka
-from tillstream.local.server import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 240
@@ -268,7 +268,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_on_somebody_elses_broker(
 
 
 def test_somebody_elses_broker_that_is_away_is_named_and_given_up(start: StartRun) -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     away = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}", "CONNECT_SECONDS": "1"}
     demo = start(*tillstream("demo", "--stream", "kafka"), environment=away)
     assert demo.end() == 3

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.ports import lasting_ports
 from support.prometheus import MONITORING, RULES, Prometheus, alerts, dashboards, expressions, filled_in, program, rules
 from support.services import OpenPipeline, Pipeline
 from support.waiting import eventually
 from tillstream.local import server
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import free_ports
 
 SERVICES = ("generator", "processor", "sink", "auditor")
 CHOSEN = {"window": "1h", "lane": ".*", "service": ".*", "__rate_interval": "1m"}
@@ -33,7 +33,7 @@ EMPTY_WHEN_ALL_IS_WELL = {
 @pytest.fixture(scope="module")
 def ports() -> dict[str, int]:
     """Where each service tells of itself."""
-    return dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    return dict(zip(SERVICES, lasting_ports(len(SERVICES)), strict=True))
 
 
 @pytest.fixture(scope="module")

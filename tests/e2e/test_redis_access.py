@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from support.ports import lasting_ports
 from support.scraping import get
 from support.secure_redis import ADMIN, NAMES, SecureRedis, listed, password_of, start_secure
 from support.services import Pipeline
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import LOOPBACK, ServerError, free_ports
+from tillstream.local.server import LOOPBACK, ServerError
 
 ORDERS = 300
 SECONDS = 300.0
@@ -103,7 +104,7 @@ def test_what_is_listed_is_enough_and_all_of_it_is_used(
 
     used: dict[str, set[str]] = {}
     admin.config_resetstat()
-    [port] = free_ports()
+    [port] = lasting_ports()
     pipeline.start("processor", REDIS_URL=server.url("processor"), METRICS_PORT=str(port))
     pipeline.start("sink")
     pipeline.start("generator", RATE="150/s", ORDERS=str(ORDERS), RETURNS="0.3")

@@ -9,11 +9,12 @@ import redis
 
 from sales.board import Keys
 from sales.streams.memory import MemoryWire
+from support.ports import lasting_ports
 from support.waiting import eventually
 from tillstream import chain as chains
 from tillstream.chain import Chain, ChainSettings, NoNumbersError
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import Server, free_ports
+from tillstream.local.server import Server
 from tillstream.supervisor import Supervisor
 
 
@@ -105,7 +106,7 @@ def test_another_terminal_is_told_every_setting_but_no_secret(
 def test_a_broker_that_is_gone_at_the_end_is_a_warning_and_replaces_no_other_error(
     bare_environment: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
     monkeypatch.setattr(chains, "GIVE_BACK_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING, "tillstream"):

@@ -7,8 +7,9 @@ import pytest
 import redis
 
 from sales.board import Keys
+from support.ports import lasting_ports
 from tillstream.app import COMMANDS
-from tillstream.local.server import free_ports, inherited
+from tillstream.local.server import inherited
 
 
 def tillstream(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -42,7 +43,7 @@ def test_a_window_that_is_none_says_which_there_are(redis_url: str) -> None:
 
 
 def test_a_redis_that_is_away_is_named() -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     done = tillstream("live", "--once", REDIS_URL=f"redis://:hush@127.0.0.1:{port}/0")
     assert done.returncode == 3
     assert done.stderr.startswith(f"Redis at 127.0.0.1:{port} does not answer: ")

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from sales.settings import AwsSettings
+from support.waiting import eventually
 from tillstream.local import dynamodb as local_dynamodb
 from tillstream.local import kafka as local_kafka
 from tillstream.local.nursery import Nursery
@@ -73,8 +74,10 @@ def test_a_stranger_on_its_port_is_not_taken_for_dynamodb_local(
     dynamodb_endpoint: str, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = int(dynamodb_endpoint.rpartition(":")[2])
-    offered = [taken, *free_ports()]
-    monkeypatch.setattr("tillstream.local.server.free_ports", lambda _count: [offered.pop(0)])
+    offered = [taken]
+    monkeypatch.setattr(
+        "tillstream.local.server.free_ports", lambda count: [offered.pop()] if offered else free_ports(count)
+    )
     try:
         ours = local_dynamodb.start(nursery)
     except ServerError as lacking:
@@ -87,7 +90,7 @@ def test_kafka_creates_a_topic(kafka_bootstrap: str, new_name: Callable[[str], s
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     topic = new_name("orders")
     admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])[topic].result(timeout=10)
-    assert topic in admin.list_topics(timeout=10).topics
+    eventually(lambda: topic in admin.list_topics(timeout=10).topics)  # the broker learns of it from its controller
 
 
 @pytest.mark.kafka

@@ -16,7 +16,8 @@ from sqlglot.expressions import Select
 
 from sales.settings import AwsSettings
 from sink import glue
-from tillstream.local.server import free_ports, inherited
+from support.ports import lasting_ports
+from tillstream.local.server import inherited
 
 GLUE_TABLES = ("orders", "rollups", "dead_letters", "sales")
 
@@ -199,7 +200,7 @@ def test_a_glue_that_has_an_address_is_asked(scattered: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("service", ["S3", "DynamoDB", "Kinesis"])
 def test_of_several_addresses_the_one_that_is_away_is_named(scattered: dict[str, str], service: str) -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     away = f"http://127.0.0.1:{port}"
     done = setup(scattered | {f"AWS_ENDPOINT_URL_{service.upper()}": away, "CONNECT_SECONDS": "1"})
     assert done.returncode == 3
@@ -207,7 +208,7 @@ def test_of_several_addresses_the_one_that_is_away_is_named(scattered: dict[str,
 
 
 def test_a_far_side_that_is_away_is_named_and_given_up(place: dict[str, str]) -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     away = f"http://127.0.0.1:{port}"
     done = setup(place | {"AWS_ENDPOINT_URL": away, "CONNECT_SECONDS": "1"})
     assert done.returncode == 3

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from sales.settings import AwsSettings
+from support.ports import lasting_ports
 from support.proxying import Proxy, proxy_of
 from support.scraping import get, scrape
 from support.shop import START_SECONDS, Shop, check_archived_once, check_stored_once, new_names, opened, some_orders
 from support.sinking import a_line, an_order
 from support.waiting import eventually
-from tillstream.local.server import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -71,7 +71,7 @@ def heavy_orders(count: int) -> list[bytes]:
 
 
 def test_an_s3_that_becomes_slow_is_waited_for_in_bounded_memory_and_seen(shop: Shop, proxy: Proxy) -> None:
-    [port] = free_ports(1)
+    [port] = lasting_ports()
     calm = threading.Event()
     shop.start(
         AWS_ENDPOINT_URL=proxy.address,
@@ -133,7 +133,7 @@ def test_credentials_that_expire_are_waited_for_until_they_are_renewed(
         renewed.replace(credentials)
 
     issue("FIRST")
-    [port] = free_ports(1)
+    [port] = lasting_ports()
     process = shop.start(
         AWS_ENDPOINT_URL=proxy.address,
         AWS_CONFIG_FILE=str(config),

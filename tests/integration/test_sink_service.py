@@ -17,13 +17,13 @@ import pytest
 
 from sales.rollups import Rollup, encode
 from sales.settings import AwsSettings
+from support.ports import lasting_ports
 from support.scraping import get, scrape
 from support.shop import START_SECONDS, Shop, check_stored_once, new_names, open_shop, opened, some_orders
 from support.sinking import a_line, an_order
 from support.waiting import eventually
 from tillstream.local import aws as local_aws
 from tillstream.local.nursery import Nursery
-from tillstream.local.server import free_ports
 
 
 @pytest.fixture(params=["kinesis", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -49,7 +49,7 @@ def test_orders_rollups_and_dead_letters_are_stored_and_it_stops_in_order(shop: 
         writer.write([key], [value])
     with shop.streams["dead_letters"].writer() as writer:
         writer.write([b"k"], [b"no dead letter"])
-    [port] = free_ports(1)
+    [port] = lasting_ports()
     process = shop.start(METRICS_PORT=str(port))
     eventually(lambda: shop.archived() == 3, seconds=START_SECONDS)
     eventually(lambda: shop.archived("rollups") == shop.archived("dead_letters") == 1)

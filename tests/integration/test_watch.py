@@ -13,9 +13,9 @@ import pytest
 from sales.settings import AwsSettings
 from sink import aws
 from support import world as small
+from support.ports import lasting_ports
 from support.waiting import eventually
 from support.world import a_world
-from tillstream.local.server import free_ports
 from tillstream.stored import ObjectCache
 from tillstream.watch import EXPIRY_SECONDS, WatchSettings, publish, rounds
 
@@ -140,7 +140,7 @@ def test_the_auditor_publishes_serves_metrics_and_stops_in_order(
     settings: WatchSettings, redis_client: Any, tmp_path: Path
 ) -> None:
     redis_client.hincrby("sales:1h:aov", "orders", 1)
-    [port] = free_ports(1)
+    [port] = lasting_ports()
     given = {
         "REDIS_URL": settings.redis_url.get_secret_value(),
         "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",

@@ -107,8 +107,10 @@ def test_a_stranger_on_the_port_is_not_taken_for_ours(
 ) -> None:
     with Nursery() as nursery:
         stranger = module.start(nursery)
-        offered = [stranger.port, *free_ports()]
-        monkeypatch.setattr("tillstream.local.server.free_ports", lambda _count: [offered.pop(0)])
+        offered = [stranger.port]
+        monkeypatch.setattr(
+            "tillstream.local.server.free_ports", lambda count: [offered.pop()] if offered else free_ports(count)
+        )
         ours = module.start(nursery)
         assert ours.port != stranger.port
         assert ours.child.exit_code() is None

@@ -18,9 +18,9 @@ from generator.replay import Report
 from generator.telemetry import LIVE_SECONDS, READY_SECONDS, Telemetry
 from sales.streams.memory import MemoryStream, MemoryWire, MemoryWriter
 from sales.telemetry import served
+from support.ports import lasting_ports
 from support.scraping import get, scrape
 from support.waiting import eventually
-from tillstream.local.server import free_ports
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 NOON = 1_795_176_000_000
@@ -188,7 +188,7 @@ def test_the_service_serves_its_metrics_and_health_by_metrics_port(
     monkeypatch.setattr(delivery, "connect", lambda *_settings: wire)
     monkeypatch.setattr(MemoryStream, "writer", lambda self, **_: HeldWriter(self))
     monkeypatch.setattr("sales.service.signal.signal", lambda *_: None)  # for main threads alone
-    [port] = free_ports()
+    [port] = lasting_ports()
     for name, value in {"STREAM": "kafka", "ORDERS": "3", "METRICS_PORT": str(port), **environment}.items():
         monkeypatch.setenv(name, value)
     service = threading.Thread(target=main)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from sales import health
 from sales.telemetry import Health, served
-from tillstream.local.server import free_ports
+from support.ports import lasting_ports
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_live_asks_whether_it_lives_and_ready_whether_it_is_ready(service: Servi
 
 
 def test_nobody_there_is_unhealthy(capsys: pytest.CaptureFixture[str]) -> None:
-    [port] = free_ports()
+    [port] = lasting_ports()
     assert health.main([], {"METRICS_PORT": str(port)}) == 1
     assert f"http://127.0.0.1:{port}/ready does not answer" in capsys.readouterr().out
 

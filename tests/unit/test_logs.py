@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.json_lines import parsed
-from tillstream.local.server import free_ports
+from support.ports import lasting_ports
 
 SECONDS = 120.0
 """Two busy cores start a service in some seconds; a hang is longer."""
@@ -25,7 +25,7 @@ SERVICES = ("generator", "processor", "sink", "auditor")
 @contextmanager
 def running(service: str, folder: Path, **environment: str) -> "Iterator[subprocess.Popen[str]]":
     """A service of which every far side is away."""
-    away = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    away = [f"127.0.0.1:{port}" for port in lasting_ports(3)]
     given = {
         "LOG_FORMAT": "json",
         "STREAM": "kafka",

@@ -817,21 +817,27 @@ def test_a_refusal_by_the_service_fails_the_writer_at_once(fake: FakeKinesis) ->
     assert fake.calls["put_records"] == 1
 
 
-def test_a_flush_that_does_not_end_in_time_says_how_much_is_open(fake: FakeKinesis) -> None:
+def test_a_flush_that_does_not_end_in_time_says_how_much_is_open(
+    fake: FakeKinesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinesis_writer, "ATTEMPTS", 10_000)
     fake.refuse = lambda _: True
     writer = open_stream(fake).writer()
     writer.write([b"a", b"b"], [b"1", b"2"])
     with pytest.raises(StreamError, match="2 records"):
         writer.flush(0.01)
+    fake.refuse = lambda _: False
+    writer.close()
+    assert len(written(fake)) == 2
 
 
 def test_writing_waits_while_the_queue_is_full(fake: FakeKinesis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinesis_writer, "QUEUE_RECORDS", 10)
-    monkeypatch.setattr(kinesis_writer, "WRITE_SECONDS", 0.05)
     with open_stream(fake).writer() as writer:
         writer.write([b"%d" % number for number in range(100)], [b"x"] * 100)
     assert len(written(fake)) == 100
 
+    monkeypatch.setattr(kinesis_writer, "WRITE_SECONDS", 0.05)
     monkeypatch.setattr(kinesis_writer, "ATTEMPTS", 10_000)
     fake.refuse = lambda _: True
     stuck = open_stream(fake).writer()
