@@ -88,11 +88,11 @@ def stop(world: World, _: random.Random) -> Iterator[Step]:
     """SIGTERM: a final snapshot, exit code 0, and then exactly what is new."""
     began = time.monotonic()
     with world.down(signal.SIGTERM):
-        at = world.positions()
+        at = world.answer(world.positions, END_SECONDS, "answered by Redis")
     yield Step("SIGTERM", (IN_ORDER,), since=began)
     with world.no_generator():
         world.until_fresh(END_SECONDS)
-        read = world.decoded()
+        read = world.answer(world.decoded, END_SECONDS, "told what was read")
         new = sum(end - at.get(number, -1) for number, end in world.ends().items())
     if read != new:
         raise UnexpectedError(f"after a stop in order {read} messages were read, and {new} were new")
@@ -139,7 +139,7 @@ def second(world: World, _: random.Random) -> Iterator[Step]:
 
 
 def _is_refused(world: World) -> None:
-    ending = world.await_end(world.launch(world.home))
+    ending = world.await_end(world.launch(world.home, log="refused"))
     if not Ends(1, "another processor is using RECOVERY_DIR").fits(ending):
         raise UnexpectedError(f"a second processor on the directory was not refused: {ending}")
 
@@ -259,11 +259,11 @@ def clock_ahead(world: World, _: random.Random) -> Iterator[Step]:
             if slept:
                 set_to(0)
         if slept:
-            shown = world.as_of()
+            shown = _as_of(world)
             yield Step("clock an hour ahead, at the wrong moment", (CLOCK_AHEAD,))
         else:
             yield Step("clock an hour ahead")
-            shown = world.as_of()
+            shown = _as_of(world)
             set_to(0)
             world.until_ended()
             yield Step("clock an hour back, from ahead", (CLOCK_BACK,))
@@ -292,7 +292,7 @@ def clock_back(world: World, _: random.Random) -> Iterator[Step]:
     a start behind what was shown is a part."""
     with _clock(world) as set_to:
         yield Step("restart under a clock that can be set", (IN_ORDER,))
-        shown = world.as_of()
+        shown = _as_of(world)
         with world.processor.held():
             set_to(-3600)
             world.until_ended()
@@ -305,8 +305,13 @@ def clock_back(world: World, _: random.Random) -> Iterator[Step]:
 
 
 def _waits(world: World, shown: str) -> None:
-    if world.as_of() < shown:
-        raise UnexpectedError(f"as_of went back from {shown} to {world.as_of()}")
+    now = _as_of(world)
+    if now < shown:
+        raise UnexpectedError(f"as_of went back from {shown} to {now}")
+
+
+def _as_of(world: World) -> str:
+    return world.answer(world.as_of, END_SECONDS, "answered by Redis")
 
 
 @contextmanager

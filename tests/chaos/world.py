@@ -162,8 +162,8 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------ processes
 
-    def launch(self, home: Path, **environment: str) -> Child:
-        """A processor on a recovery directory."""
+    def launch(self, home: Path, *, log: str = "", **environment: str) -> Child:
+        """A processor on a recovery directory, with a log by the name of that or another."""
         if home not in self._metrics:
             [self._metrics[home]] = lasting_ports()
         given = {
@@ -172,7 +172,9 @@ class World:
             "METRICS_PORT": str(self._metrics[home]),
             **environment,
         }
-        return self.spawn("processor", [sys.executable, "-m", "processor"], **given)
+        return self.spawn(
+            "processor", [sys.executable, "-m", "processor"], log=log or f"processor-{home.name}", **given
+        )
 
     def _launch_generator(self) -> Child:
         self._seed += 1
@@ -180,8 +182,8 @@ class World:
             "generator", [sys.executable, "-m", "generator"], **MIX, RATE=self._rate, SEED=str(self._seed)
         )
 
-    def spawn(self, name: str, command: Sequence[str], **environment: str) -> Child:
-        """A process that knows where the topics are, with a log by its name."""
+    def spawn(self, name: str, command: Sequence[str], *, log: str = "", **environment: str) -> Child:
+        """A process that knows where the topics are, with a log by its name or another."""
         given = {
             **os.environ,
             "STREAM": "kafka",
@@ -189,7 +191,7 @@ class World:
             "PARTITIONS": str(PARTITIONS),
             **environment,
         }
-        return self.nursery.spawn(name, command, log=self.folder / f"{name}.log", env=given)
+        return self.nursery.spawn(name, command, log=self.folder / f"{log or name}.log", env=given)
 
     @contextmanager
     def no_generator(self) -> Iterator[None]:

@@ -24,8 +24,11 @@ from tillstream.local.nursery import Child
 
 pytestmark = pytest.mark.kafka
 
-SECONDS = 60.0
-"""A start, a catch-up or an end takes seconds on two busy cores; a hang is longer."""
+SECONDS = 180.0
+"""A start, a catch-up or an end takes seconds on two busy cores; a hang is longer. A start alone may take 120 s."""
+
+SLOWLY = "15"
+"""Messages at a time, so that there is a middle to be met."""
 
 NOON = 1_795_176_000_000
 WINDOWS = {"1m": (60_000, 1_000), "15m": (900_000, 15_000), "24h": (86_400_000, 900_000)}
@@ -254,7 +257,7 @@ def test_either_process_killed_under_load_takes_all_down_and_the_next_start_is_e
 ) -> None:
     shop = open_shop()
     shop.send(30_000)
-    first = shop.start(2, POLL_RECORDS="50")
+    first = shop.start(2, POLL_RECORDS=SLOWLY)
     shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
     assert shop.accepted() < 30_000
     (further,) = further_processes(first)
@@ -291,7 +294,7 @@ def test_a_process_that_stands_still_holds_the_others_up_and_nothing_is_lost_or_
 ) -> None:
     shop = open_shop()
     shop.send(20_000)
-    first = shop.start(2, POLL_RECORDS="50")
+    first = shop.start(2, POLL_RECORDS=SLOWLY)
     shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
     (further,) = further_processes(first)
     os.kill(further, signal.SIGSTOP)
@@ -333,7 +336,7 @@ def test_asked_to_stop_under_load_all_processes_end_in_order_and_the_next_start_
 ) -> None:
     shop = open_shop()
     shop.send(30_000)
-    first = shop.start(2, POLL_RECORDS="50")
+    first = shop.start(2, POLL_RECORDS=SLOWLY)
     shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
     (further,) = further_processes(first)
     shop.stop()  # asserts exit code 0

@@ -24,6 +24,8 @@ from tillstream.local import kafka as local_kafka
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 240
+ENV = re.compile(r": \. (\S+)\s")
+"""What another terminal is told to source: the last of the notes."""
 """For a whole demo on two busy cores."""
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes by their environment in /proc")
@@ -236,7 +238,8 @@ def test_somebody_elses_broker_is_left_as_it_was(start: StartRun, kafka_bootstra
     topics, _ = holds()
     assert len(topics - before[0]) == 3
     assert orders in topics
-    [env] = re.findall(r": \. (\S+)$", demo.text(), re.MULTILINE)
+    demo.wait_for(ENV.search)
+    [env] = ENV.findall(demo.text())
     assert {
         f"export KAFKA_BOOTSTRAP_SERVERS={kafka_bootstrap}",
         f"export ORDERS_STREAM={orders}",
@@ -280,7 +283,8 @@ def test_somebody_elses_broker_that_is_away_is_named_and_given_up(start: StartRu
 def test_what_is_up_can_be_asked_from_another_terminal_and_stops_in_order(start: StartRun, tmp_path: Path) -> None:
     up = start(*tillstream("up", "--no-live", "--logs", str(tmp_path)))
     up.wait_for(lambda text: "first numbers after" in text)
-    [env] = re.findall(r": \. (\S+)$", up.text(), re.MULTILINE)
+    up.wait_for(ENV.search)
+    [env] = ENV.findall(up.text())
     asked = subprocess.run(
         ["sh", "-c", '. "$0"; exec "$@"', env, *tillstream("live", "--once")],
         capture_output=True,

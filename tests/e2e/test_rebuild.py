@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from sales.streams import NO_TIPS, Chunk, PositionLostError, Readable, format_position
 from sales.streams.packed import PackedReader
 from support.orders import Order, read, time_ms
+from support.proxying import proxy_of
 from support.services import OpenPipeline, Pipeline
 from support.waiting import eventually
 from tillstream.rebuild import RebuildSettings, rebuild_directory
@@ -205,16 +207,28 @@ def _run(pipeline: Pipeline, *arguments: str, **environment: str) -> "subprocess
 
 
 def _kill_a_rebuild(pipeline: Pipeline) -> str:
-    """Kills one in its middle; what the processor then says."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tillstream", "rebuild"],
-        env={**os.environ, **pipeline.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    eventually((pipeline.folder / "recovery" / "rebuild" / "engine").exists, "half a state", seconds=SECONDS)
-    process.kill()
-    assert process.wait(SECONDS) == -signal.SIGKILL
+    """Kills one in its middle, while S3 keeps it waiting for orders; what the processor then says."""
+    waits, killed = threading.Event(), threading.Event()
+    orders = f"GET /{pipeline.environment['S3_BUCKET']}/orders/".encode()
+
+    def keep_waiting(piece: bytes) -> None:
+        if piece.startswith(orders):
+            waits.set()
+            killed.wait(SECONDS)
+
+    with proxy_of(pipeline.environment["AWS_ENDPOINT_URL"]) as proxy:
+        proxy.on_piece = keep_waiting
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tillstream", "rebuild"],
+            env={**os.environ, **pipeline.environment, "AWS_ENDPOINT_URL": proxy.address},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually((pipeline.folder / "recovery" / "rebuild" / "engine").exists, "half a state", seconds=SECONDS)
+        assert waits.wait(SECONDS)
+        process.kill()
+        assert process.wait(SECONDS) == -signal.SIGKILL
+        killed.set()
     return _refusal(pipeline)
 
 
