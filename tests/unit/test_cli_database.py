@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tillstream.database import Database
 from tillstream.interrupts import Interrupted, raised
@@ -30,6 +31,32 @@ def test_a_signal_while_a_query_runs_is_raised_and_closing_does_not_wait_for_the
         with raised(), pytest.raises(Interrupted) as stop:
             Database(connection).run("size")
     assert stop.value.by_keyboard
+
+
+def test_a_signal_while_a_file_is_opened_is_raised_and_an_error_after_it_is_the_errors_own(tmp_path: Path) -> None:
+    class Files(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+        protocol = "ours"
+        opened = 0
+
+        def glob(self, *_: object, **__: object) -> list[str]:
+            return ["/lines.parquet"]
+
+        def _open(self, *_: object, **__: object) -> None:
+            self.opened += 1
+            if self.opened == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            raise FileNotFoundError("there is none")
+
+    files = Files()
+    with Database.open(tmp_path) as database:
+        database.attach(files)
+        with raised(), pytest.raises(Interrupted) as stop:
+            database.execute("FROM read_parquet('ours://lines.parquet')")
+        assert stop.value.by_keyboard
+        with raised(), pytest.raises(duckdb.Error, match="there is none"):
+            database.execute("FROM read_parquet('ours://lines.parquet')")
+        assert database.execute("SELECT 1").rows == [(1,)]
+    assert files.opened == 2
 
 
 @pytest.mark.skipif(find_spec("pandas") is not None, reason="DuckDB finds pandas at once where it is")

@@ -104,9 +104,10 @@ class Database:
     def _guarded(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
-        except RuntimeError:
-            # DuckDB says so when a signal's handler raises, and drops what was raised. Its threads may still be at
-            # work, and closing would wait for them.
+        except (RuntimeError, duckdb.Error):
+            # DuckDB says the first when a signal's handler raises, the second when it does so inside what DuckDB calls,
+            # as the opening of a file; what was raised it drops. Its threads may still be at work, and closing would
+            # wait for them.
             self._connection.interrupt()
             interrupts.check()
             raise
