@@ -18,14 +18,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from processor.cluster import START_SECONDS
 from support.ports import lasting_ports
 from support.services import OpenPipeline, Pipeline
 from tillstream.local.nursery import Child
 
 pytestmark = pytest.mark.kafka
 
-SECONDS = 180.0
-"""A start, a catch-up or an end takes seconds on two busy cores; a hang is longer. A start alone may take 120 s."""
+SECONDS = 60.0
+"""A catch-up or an end takes seconds on two busy cores; a hang is longer."""
+WORK_SECONDS = START_SECONDS + SECONDS
+"""The same behind a start, which the processor gives so long."""
 
 SLOWLY = "15"
 """Messages at a time, so that there is a middle to be met."""
@@ -170,7 +173,7 @@ class Shop:
 
     def is_right(self) -> None:
         """All that was sent is on the board, each order once."""
-        live = self.pipeline.settle(SECONDS)
+        live = self.pipeline.settle(WORK_SECONDS)
         assert shown(self.pipeline) == right_answer(self.sent)
         assert int(live.status["accepted"]) == len(self.sent)
 
@@ -258,7 +261,7 @@ def test_either_process_killed_under_load_takes_all_down_and_the_next_start_is_e
     shop = open_shop()
     shop.send(30_000)
     first = shop.start(2, POLL_RECORDS=SLOWLY)
-    shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
+    shop.pipeline.until(lambda: shop.accepted() > 3_000, WORK_SECONDS, "at work")
     assert shop.accepted() < 30_000
     (further,) = further_processes(first)
     os.kill(first.pid if victim == "first" else further, signal.SIGKILL)
@@ -295,7 +298,7 @@ def test_a_process_that_stands_still_holds_the_others_up_and_nothing_is_lost_or_
     shop = open_shop()
     shop.send(20_000)
     first = shop.start(2, POLL_RECORDS=SLOWLY)
-    shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
+    shop.pipeline.until(lambda: shop.accepted() > 3_000, WORK_SECONDS, "at work")
     (further,) = further_processes(first)
     os.kill(further, signal.SIGSTOP)
     until(lambda: state(further) == "T", "stopped: the further process")
@@ -337,7 +340,7 @@ def test_asked_to_stop_under_load_all_processes_end_in_order_and_the_next_start_
     shop = open_shop()
     shop.send(30_000)
     first = shop.start(2, POLL_RECORDS=SLOWLY)
-    shop.pipeline.until(lambda: shop.accepted() > 3_000, SECONDS, "at work")
+    shop.pipeline.until(lambda: shop.accepted() > 3_000, WORK_SECONDS, "at work")
     (further,) = further_processes(first)
     shop.stop()  # asserts exit code 0
     assert is_gone(further)
