@@ -1,6 +1,6 @@
 """Ports for what listens later than they are asked for, or never."""
 
-import random
+import secrets
 import socket
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def lasting_ports(count: int = 1) -> list[int]:
     first = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 32_768
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(10_000, first)  # noqa: S311 - which one is no secret, and no part of a seed
+        port = secrets.choice(range(10_000, first))  # no seed makes two workers draw the same
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             if port not in found and probe.connect_ex((LOOPBACK, port)):
                 found.append(port)

@@ -34,7 +34,7 @@ def test_a_signal_while_a_query_runs_is_raised_and_closing_does_not_wait_for_the
 
 
 def test_a_signal_while_a_file_is_opened_is_raised_and_an_error_after_it_is_the_errors_own(tmp_path: Path) -> None:
-    class Files(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    class Files(MemoryFileSystem):  # type: ignore[misc]  # fsspec is shipped without type information
         protocol = "ours"
         opened = 0
 

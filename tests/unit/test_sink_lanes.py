@@ -86,6 +86,6 @@ def test_a_lane_that_does_not_end_is_left_behind(caplog: pytest.LogCaptureFixtur
     stuck, stop = Stuck(), Stop()
     stop.set()
     with caplog.at_level(logging.WARNING):
-        assert running({"archive-orders": stuck, "index-orders": Lane()}, stop, 2).result(20) == {}
+        assert running({"archive-orders": stuck, "index-orders": Lane()}, stop, 2).result(10) == {}
     assert [record.message.split(";")[0] for record in caplog.records] == ["not done in 2 s: archive-orders"]
     stuck.end.set()
